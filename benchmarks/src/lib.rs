@@ -1,0 +1,1 @@
+//! Benchmarks: run small under cargo test, large under make bench.

@@ -1,0 +1,1 @@
+//! The engine: pipelines, Kafka, ClickHouse, the worker loop and the command line.

@@ -1,0 +1,3 @@
+//! The `citycell` command.
+
+fn main() {}

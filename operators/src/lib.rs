@@ -1,0 +1,9 @@
+//! The data's way as dataflow operators, in the order in which data flows.
+//!
+//! Nothing here does I/O, reads a clock or knows YAML.
+
+pub mod plan;
+pub mod records;
+
+pub mod events;
+pub mod keys;

@@ -1,0 +1,1 @@
+//! A seeded city that behaves: sensors, their faults and their events.

@@ -1,0 +1,1 @@
+//! ClickHouse as a library behind ClickHouse's HTTP interface.
