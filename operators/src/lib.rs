@@ -4,6 +4,9 @@
 
 pub mod plan;
 pub mod records;
+pub mod tick;
 
 pub mod events;
 pub mod keys;
+
+pub mod lateness;
