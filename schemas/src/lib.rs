@@ -2,8 +2,10 @@
 //!
 //! Nothing here knows timely, and nothing here reads a file, a socket or a clock.
 
+pub mod event;
 pub mod grid;
 pub mod time;
 
+pub use event::EventSchema;
 pub use grid::{Grid, Level, Place};
 pub use time::{Epoch, EventTime, Offset};
