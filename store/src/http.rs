@@ -1,0 +1,293 @@
+//! ClickHouse's HTTP interface: `/ping`, and statements at `/` by GET and POST.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{Request, State};
+use axum::http::{Method, Response};
+use axum::routing::get;
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::authentication::{self, Role};
+use crate::config::StoreConfig;
+use crate::engine::{Engine, Session};
+use crate::error::StoreError;
+use crate::exception::Exception;
+use crate::insert::{self, Incoming, Insert};
+use crate::multipart;
+use crate::parameters;
+use crate::response::{self, Heading};
+use crate::select::{self, Piece, Select};
+use crate::statement::{self, Statement};
+
+/// A statement in a body may be this long, as ClickHouse's `max_query_size`; an insert's data not
+/// counted.
+const STATEMENT_BYTES_MAX: usize = 256 * 1024;
+/// How many pieces of data wait between the network and the engine.
+const PIECES_WAITING_MAX: usize = 4;
+
+/// The embedded ClickHouse.
+pub struct Store;
+
+/// A store that serves; ends by [`RunningStore::shutdown`].
+pub struct RunningStore {
+    local_addr: SocketAddr,
+    engine: Arc<Engine>,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<()>,
+}
+
+struct Service {
+    config: StoreConfig,
+    engine: Arc<Engine>,
+    queries: AtomicU64,
+}
+
+impl Store {
+    /// Loads the engine, opens the data folder and serves it.
+    ///
+    /// # Errors
+    /// If the library is missing, the folder or the address cannot be used, or this process
+    /// already runs a store. Nothing is left running then.
+    pub async fn start(config: StoreConfig) -> Result<RunningStore, StoreError> {
+        let listen = config.listen;
+        if config.writer.name == config.reader.name {
+            return Err(StoreError::SameUser {
+                name: config.writer.name,
+            });
+        }
+        let failed = |source| StoreError::Listen { listen, source };
+        let listener = tokio::net::TcpListener::bind(listen)
+            .await
+            .map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        let data = config.data.clone();
+        let started = tokio::task::spawn_blocking(move || Engine::start(&data)).await;
+        let engine = Arc::new(started.expect("starting the engine does not panic")?);
+        let queries = AtomicU64::new(0);
+        let service = Arc::new(Service {
+            config,
+            engine: Arc::clone(&engine),
+            queries,
+        });
+        let routes = Router::new()
+            .route("/ping", get(async || "Ok.\n"))
+            .route("/", get(answer).post(answer))
+            .with_state(service);
+        let (stop, stopped) = oneshot::channel();
+        let server = axum::serve(listener, routes).with_graceful_shutdown(async {
+            // A dropped sender stops the server too.
+            let _ = stopped.await;
+        });
+        let server = tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the store's server ended");
+            }
+        });
+        tracing::info!(%local_addr, "the embedded ClickHouse serves");
+        Ok(RunningStore {
+            local_addr,
+            engine,
+            stop,
+            server,
+        })
+    }
+}
+
+impl RunningStore {
+    /// The address it serves on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Ends cleanly: takes no further request, lets those that run finish, closes the engine.
+    pub async fn shutdown(self) {
+        let Self {
+            engine,
+            stop,
+            server,
+            ..
+        } = self;
+        // The server may have ended by itself.
+        let _ = stop.send(());
+        engine.drain().await;
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the store's server failed");
+        }
+        let closing = tokio::task::spawn_blocking(move || drop(engine)).await;
+        if let Err(error) = closing {
+            tracing::error!(%error, "the engine did not close");
+        }
+    }
+}
+
+async fn answer(State(service): State<Arc<Service>>, request: Request) -> Response<Body> {
+    let number = service.queries.fetch_add(1, Ordering::Relaxed);
+    let mut query_id = format!("{}-{number}", std::process::id());
+    match try_answer(&service, request, &mut query_id).await {
+        Ok(response) => response,
+        Err(exception) => {
+            tracing::debug!(%query_id, %exception, "a statement failed");
+            response::error(&query_id, &exception)
+        }
+    }
+}
+
+async fn try_answer(
+    service: &Service,
+    request: Request,
+    query_id: &mut String,
+) -> Result<Response<Body>, Exception> {
+    let (head, body) = request.into_parts();
+    let mut url = parameters::decoded(head.uri.query().unwrap_or_default())?;
+    let role = authentication::role(&service.config, &head.headers, &url)?;
+    let mut body = body.into_data_stream();
+    if let Some(boundary) = multipart::boundary(&head.headers) {
+        let mut form = BytesMut::new();
+        read_statement(&mut body, &mut form).await?;
+        refuse_more(&mut body).await?;
+        url.0.extend(multipart::fields(&form, &boundary)?);
+    }
+    let mut parameters = parameters::sorted(url)?;
+    parameters.read_headers(&head.headers);
+    if let Some(asked) = &parameters.query_id {
+        query_id.clone_from(asked);
+    }
+    // ClickHouse takes GET as a promise to change nothing.
+    let role = if head.method == Method::GET {
+        Role::Reader
+    } else {
+        role
+    };
+    let mut text = BytesMut::from(parameters.query.take().unwrap_or_default().as_bytes());
+    let statement = if text.is_empty() {
+        read_statement(&mut body, &mut text).await?;
+        statement::split(&text)
+    } else {
+        statement::split(&text)
+    };
+    let session = service.engine.session().await?;
+    match statement {
+        Statement::Insert(parts) => {
+            let first = text.freeze().slice(parts.data_at..);
+            let insert = Insert {
+                head: parts.head,
+                format: parts.format,
+                role,
+                parameters,
+            };
+            run_insert(session, insert, first, body, query_id).await
+        }
+        Statement::Plain => {
+            if !text.is_empty() {
+                text.extend_from_slice(b"\n");
+            }
+            read_statement(&mut body, &mut text).await?;
+            refuse_more(&mut body).await?;
+            let sql = String::from_utf8(text.to_vec())
+                .map_err(|_| Exception::bad_request("The statement is not valid UTF-8"))?;
+            run_select(
+                session,
+                Select {
+                    sql: sql.trim().to_owned(),
+                    role,
+                    parameters,
+                },
+                query_id,
+            )
+            .await
+        }
+    }
+}
+
+/// Reads the body until it ends or holds more than a statement may.
+async fn read_statement(body: &mut BodyDataStream, text: &mut BytesMut) -> Result<(), Exception> {
+    while text.len() <= STATEMENT_BYTES_MAX {
+        match body.next().await {
+            Some(Ok(piece)) => text.extend_from_slice(&piece),
+            Some(Err(_)) => {
+                return Err(Exception::new(210, "NETWORK_ERROR", "The client went away"));
+            }
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+async fn refuse_more(body: &mut BodyDataStream) -> Result<(), Exception> {
+    if body.next().await.is_none() {
+        return Ok(());
+    }
+    let text = format!("A statement is longer than {STATEMENT_BYTES_MAX} bytes");
+    Err(Exception::new(223, "QUERY_IS_TOO_LARGE", &text))
+}
+
+async fn run_insert(
+    session: Session,
+    insert: Insert,
+    first: Bytes,
+    mut body: BodyDataStream,
+    query_id: &str,
+) -> Result<Response<Body>, Exception> {
+    let (sender, incoming) = mpsc::channel(PIECES_WAITING_MAX);
+    let format = insert.format.clone();
+    let running = tokio::task::spawn_blocking(move || insert::run(session, &insert, incoming));
+    let mut open = first.is_empty() || sender.send(Incoming::Data(first)).await.is_ok();
+    while open {
+        open = match body.next().await {
+            Some(Ok(piece)) => sender.send(Incoming::Data(piece)).await.is_ok(),
+            Some(Err(_)) => false,
+            None => {
+                // An insert that failed receives no more; its error is the answer.
+                let _ = sender.send(Incoming::End).await;
+                false
+            }
+        };
+    }
+    drop(sender);
+    let ended = running
+        .await
+        .map_err(|_| Exception::internal("the insert's thread failed"))?;
+    let heading = Heading {
+        query_id: query_id.to_owned(),
+        format,
+        progress: ended?,
+    };
+    Ok(response::result(&heading, Body::empty()))
+}
+
+async fn run_select(
+    session: Session,
+    select: Select,
+    query_id: &str,
+) -> Result<Response<Body>, Exception> {
+    let (sender, mut pieces) = mpsc::channel(PIECES_WAITING_MAX);
+    tokio::task::spawn_blocking(move || select::run(session, &select, &sender));
+    let (format, progress) = match pieces.recv().await {
+        Some(Piece::Started { format, progress }) => (format, progress),
+        Some(Piece::Failed(exception)) => return Err(exception),
+        Some(Piece::Data(_)) | None => {
+            return Err(Exception::internal("the statement's thread failed"));
+        }
+    };
+    let heading = Heading {
+        query_id: query_id.to_owned(),
+        format,
+        progress,
+    };
+    let rest = stream::unfold(pieces, async |mut pieces| {
+        let data = match pieces.recv().await? {
+            Piece::Data(data) => Ok(data),
+            Piece::Failed(exception) => Err(exception),
+            Piece::Started { .. } => Ok(Bytes::new()),
+        };
+        Some((data, pieces))
+    });
+    Ok(response::result(&heading, Body::from_stream(rest)))
+}

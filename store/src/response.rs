@@ -1,0 +1,92 @@
+//! Answers as ClickHouse gives them: headers, status and errors.
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Response, header};
+
+use crate::connection::Progress;
+use crate::exception::Exception;
+
+const QUERY_ID: HeaderName = HeaderName::from_static("x-clickhouse-query-id");
+const FORMAT: HeaderName = HeaderName::from_static("x-clickhouse-format");
+const SUMMARY: HeaderName = HeaderName::from_static("x-clickhouse-summary");
+const EXCEPTION_CODE: HeaderName = HeaderName::from_static("x-clickhouse-exception-code");
+
+/// What an answer's headers say besides its status.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heading {
+    pub(crate) query_id: String,
+    pub(crate) format: String,
+    pub(crate) progress: Progress,
+}
+
+/// A statement's result.
+pub(crate) fn result(heading: &Heading, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(content_type(&heading.format)),
+    );
+    for (name, text) in [(QUERY_ID, &heading.query_id), (FORMAT, &heading.format)] {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert(SUMMARY, summary(heading.progress));
+    response
+}
+
+/// An error.
+pub(crate) fn error(query_id: &str, exception: &Exception) -> Response<Body> {
+    let mut response = Response::new(Body::from(format!("{exception}\n")));
+    *response.status_mut() = exception.status();
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=UTF-8"),
+    );
+    headers.insert(EXCEPTION_CODE, HeaderValue::from(exception.code));
+    if let Ok(value) = HeaderValue::from_str(query_id) {
+        headers.insert(QUERY_ID, value);
+    }
+    if exception.code == 194 {
+        let challenge = HeaderValue::from_static("Basic realm=\"ClickHouse server HTTP API\"");
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response
+}
+
+fn summary(progress: Progress) -> HeaderValue {
+    let Progress {
+        read_rows,
+        read_bytes,
+        written_rows,
+        written_bytes,
+    } = progress;
+    let text = format!(
+        "{{\"read_rows\":\"{read_rows}\",\"read_bytes\":\"{read_bytes}\",\
+         \"written_rows\":\"{written_rows}\",\"written_bytes\":\"{written_bytes}\"}}"
+    );
+    HeaderValue::from_str(&text).expect("digits and letters")
+}
+
+fn content_type(format: &str) -> &'static str {
+    match format {
+        "JSON" | "JSONCompact" | "JSONStrings" | "JSONColumns" => "application/json; charset=UTF-8",
+        "JSONEachRow" | "JSONCompactEachRow" => "application/x-ndjson; charset=UTF-8",
+        "CSV" | "CSVWithNames" | "CSVWithNamesAndTypes" => "text/csv; charset=UTF-8; header=absent",
+        "TabSeparated" | "TSV" | "TabSeparatedWithNames" | "TSVWithNames" => {
+            "text/tab-separated-values; charset=UTF-8"
+        }
+        "RowBinary"
+        | "RowBinaryWithNames"
+        | "RowBinaryWithNamesAndTypes"
+        | "Native"
+        | "Parquet"
+        | "Arrow"
+        | "ArrowStream"
+        | "ORC"
+        | "Avro" => "application/octet-stream",
+        _ => "text/plain; charset=UTF-8",
+    }
+}

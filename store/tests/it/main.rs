@@ -1,0 +1,5 @@
+//! The store from outside, over HTTP. Each test runs its own store in a process of its own: a
+//! process can open one data folder, and some tests kill it.
+
+mod round_trip;
+mod served;
