@@ -69,6 +69,27 @@ impl Records {
         self.nulls.push(payload.is_none());
     }
 
+    /// Keeps the records before `next_offset` and returns the others.
+    #[must_use]
+    pub fn split_off(&mut self, next_offset: Offset) -> Self {
+        let kept = self.offsets.partition_point(|offset| *offset < next_offset);
+        let mut rest = Self::new(Arc::clone(&self.topic), self.partition);
+        if kept == self.len() {
+            return rest;
+        }
+        if kept == 0 {
+            return std::mem::replace(self, rest);
+        }
+        let bytes = self.ends[kept - 1];
+        rest.offsets = self.offsets.split_off(kept);
+        rest.broker_times_ms = self.broker_times_ms.split_off(kept);
+        rest.headers = self.headers.split_off(kept);
+        rest.buffer = self.buffer.split_off(bytes);
+        rest.ends = self.ends.split_off(kept).into_iter().map(|end| end - bytes).collect();
+        rest.nulls = self.nulls.split_off(kept);
+        rest
+    }
+
     /// How many records.
     #[must_use]
     pub fn len(&self) -> usize {

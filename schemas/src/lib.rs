@@ -4,6 +4,7 @@
 
 pub mod event;
 pub mod grid;
+pub mod tables;
 pub mod time;
 
 pub use event::EventSchema;

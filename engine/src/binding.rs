@@ -1,0 +1,115 @@
+//! A binding fixes an epoch: which records it holds and what was decided on them.
+
+use std::collections::BTreeMap;
+
+use citycell_operators::tick::Tick;
+use citycell_schemas::{Epoch, EventTime};
+use serde::{Deserialize, Serialize};
+
+use crate::kafka::TopicPartition;
+
+/// The records of one partition that belong to one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionRange {
+    /// The first offset that may belong to it.
+    pub from_offset: i64,
+    /// The first offset that does not.
+    pub next_offset: i64,
+    /// Whether the partition had nothing to say and does not hold the watermark back.
+    pub idle: bool,
+}
+
+/// One epoch, fixed before any row of it leaves the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Timers run on this: min(epoch, broker time of the oldest unread record), never going back.
+    pub bound_time_ms: i64,
+    /// The bound time of the epoch before; `i64::MIN` at the first.
+    pub previous_bound_time_ms: i64,
+    /// Which records of each partition.
+    pub partitions: BTreeMap<TopicPartition, PartitionRange>,
+    /// What each pipeline had seen of event time in all epochs before this one.
+    pub watermarks: BTreeMap<String, EventTime>,
+    /// The version of each pipeline: a hash over its plan, its schema and the grid.
+    pub versions: BTreeMap<String, String>,
+    /// The version of the grid.
+    pub grid: String,
+}
+
+impl Binding {
+    /// What the operators of `pipeline` learn of this epoch.
+    #[must_use]
+    pub fn tick(&self, pipeline: &str) -> Tick {
+        Tick {
+            epoch: self.epoch,
+            bound_time_ms: self.bound_time_ms,
+            previous_bound_time_ms: self.previous_bound_time_ms,
+            watermark: self.watermarks.get(pipeline).copied().unwrap_or(EventTime::MIN),
+        }
+    }
+
+    /// The binding as one line of JSON, topics by name.
+    #[must_use]
+    pub fn to_json(&self, topics: &[impl AsRef<str>]) -> String {
+        let mut by_topic: BTreeMap<&str, Vec<(i32, PartitionRange)>> = BTreeMap::new();
+        for (partition, range) in &self.partitions {
+            let name = topics[usize::from(partition.topic)].as_ref();
+            by_topic.entry(name).or_default().push((partition.partition, *range));
+        }
+        let record = Record {
+            epoch: self.epoch,
+            bound_time_ms: self.bound_time_ms,
+            previous_bound_time_ms: self.previous_bound_time_ms,
+            partitions: by_topic
+                .into_iter()
+                .map(|(topic, ranges)| (topic.to_owned(), ranges))
+                .collect(),
+            watermarks: self.watermarks.clone(),
+            versions: self.versions.clone(),
+            grid: self.grid.clone(),
+        };
+        serde_json::to_string(&record).expect("maps with text keys are always JSON")
+    }
+
+    /// Reads what [`Self::to_json`] wrote; partitions of topics that are no longer read are left
+    /// out.
+    ///
+    /// # Errors
+    /// When the bytes are no binding.
+    pub fn from_json(
+        bytes: &[u8],
+        topics: &[impl AsRef<str>],
+    ) -> Result<Self, serde_json::Error> {
+        let record: Record = serde_json::from_slice(bytes)?;
+        let mut partitions = BTreeMap::new();
+        for (index, topic) in (0u16..).zip(topics) {
+            for (partition, range) in record.partitions.get(topic.as_ref()).into_iter().flatten() {
+                partitions
+                    .insert(TopicPartition { topic: index, partition: *partition }, *range);
+            }
+        }
+        Ok(Self {
+            epoch: record.epoch,
+            bound_time_ms: record.bound_time_ms,
+            previous_bound_time_ms: record.previous_bound_time_ms,
+            partitions,
+            watermarks: record.watermarks,
+            versions: record.versions,
+            grid: record.grid,
+        })
+    }
+}
+
+/// The form that is kept: topics by name, since their numbers change with the pipelines.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    epoch: Epoch,
+    bound_time_ms: i64,
+    previous_bound_time_ms: i64,
+    partitions: BTreeMap<String, Vec<(i32, PartitionRange)>>,
+    watermarks: BTreeMap<String, EventTime>,
+    versions: BTreeMap<String, String>,
+    grid: String,
+}

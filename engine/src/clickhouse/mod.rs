@@ -1,0 +1,9 @@
+//! ClickHouse: the connection, the tables of a pipeline, its rows and the writer of both.
+
+pub mod marks;
+pub mod rows;
+pub mod settings;
+pub mod tables;
+pub mod writer;
+
+pub use settings::{ClickHouse, ClickHouseError, ClickHouseSettings};

@@ -1,0 +1,114 @@
+//! How to reach ClickHouse, and the few calls that everything else is made of.
+
+use std::fmt;
+
+use bytes::Bytes;
+use clickhouse::{Client, Compression};
+
+/// Where ClickHouse is and who we are there.
+#[derive(Clone)]
+pub struct ClickHouseSettings {
+    /// For example `http://127.0.0.1:8123`.
+    pub url: String,
+    /// The user.
+    pub user: String,
+    /// The password; empty for none.
+    pub password: String,
+    /// The database that holds citycell's tables.
+    pub database: String,
+}
+
+impl fmt::Debug for ClickHouseSettings {
+    /// Leaves out the password.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} as {} in {}", self.url, self.user, self.database)
+    }
+}
+
+/// What ClickHouse did not do.
+#[derive(Debug, thiserror::Error)]
+#[error("ClickHouse failed to {action}")]
+pub struct ClickHouseError {
+    /// What we tried.
+    pub action: String,
+    /// Its answer.
+    #[source]
+    pub source: clickhouse::error::Error,
+}
+
+/// A connection to one database.
+#[derive(Clone)]
+pub struct ClickHouse {
+    client: Client,
+    database: String,
+}
+
+impl ClickHouse {
+    /// A client for these settings; nothing is sent yet.
+    #[must_use]
+    pub fn new(settings: &ClickHouseSettings) -> Self {
+        let client = Client::default()
+            .with_url(&settings.url)
+            .with_user(&settings.user)
+            .with_password(&settings.password)
+            .with_compression(Compression::None);
+        Self { client, database: settings.database.clone() }
+    }
+
+    /// Creates the database if it is missing.
+    ///
+    /// # Errors
+    /// When ClickHouse cannot be reached or refuses.
+    pub async fn create_database(&self) -> Result<(), ClickHouseError> {
+        let sql = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.database);
+        self.client
+            .query_raw(&sql)
+            .execute()
+            .await
+            .map_err(|source| ClickHouseError { action: "create the database".into(), source })
+    }
+
+    /// Runs a statement without a result.
+    ///
+    /// # Errors
+    /// ClickHouse's, with `action` as what we tried.
+    pub async fn execute(&self, action: &str, sql: &str) -> Result<(), ClickHouseError> {
+        self.scoped()
+            .query_raw(sql)
+            .execute()
+            .await
+            .map_err(|source| ClickHouseError { action: action.to_owned(), source })
+    }
+
+    /// Runs a query and returns its result in `format`.
+    ///
+    /// # Errors
+    /// ClickHouse's, with `action` as what we tried.
+    pub async fn query(
+        &self,
+        action: &str,
+        sql: &str,
+        format: &str,
+    ) -> Result<Bytes, ClickHouseError> {
+        let failed = |source| ClickHouseError { action: action.to_owned(), source };
+        let mut cursor = self.scoped().query_raw(sql).fetch_bytes(format).map_err(failed)?;
+        cursor.collect().await.map_err(failed)
+    }
+
+    /// Inserts `data`, an Arrow stream, into `table`.
+    ///
+    /// # Errors
+    /// ClickHouse's.
+    pub async fn insert_arrow(&self, table: &str, data: Bytes) -> Result<(), ClickHouseError> {
+        let failed =
+            |source| ClickHouseError { action: format!("insert into {table}"), source };
+        let sql = format!("INSERT INTO `{table}` FORMAT ArrowStream");
+        let mut insert = self.scoped().insert_formatted_with(sql);
+        insert.send(data).await.map_err(failed)?;
+        insert.end().await.map_err(failed)
+    }
+
+    fn scoped(&self) -> Client {
+        self.client.clone().with_database(&self.database)
+    }
+}

@@ -1,0 +1,167 @@
+//! The table and the views of one version of a pipeline.
+
+use std::fmt::Write;
+
+use arrow::datatypes::{DataType, Field};
+use citycell_operators::plan::{Plan, Window};
+use citycell_schemas::{Grid, Level, tables};
+
+use super::{ClickHouse, ClickHouseError};
+
+/// One version of a pipeline as ClickHouse sees it.
+#[derive(Clone, Debug)]
+pub struct PipelineTable {
+    /// The pipeline's name and the name of its view.
+    pub pipeline: String,
+    /// Its version.
+    pub version: String,
+    /// The group columns with their Arrow types.
+    pub groups: Vec<Field>,
+    /// The published columns.
+    pub measures: Vec<String>,
+    /// Whether rows have a window.
+    pub windowed: bool,
+    /// The grid's version.
+    pub grid: String,
+}
+
+impl PipelineTable {
+    /// The table of this plan; `groups` are its group columns as the schema types them.
+    #[must_use]
+    pub fn new(plan: &Plan, version: &str, groups: Vec<Field>, grid: &Grid) -> Self {
+        Self {
+            pipeline: plan.name.clone(),
+            version: version.to_owned(),
+            groups,
+            measures: plan.measures.iter().map(|measure| measure.name.clone()).collect(),
+            windowed: matches!(plan.window, Window::Tumbling { .. }),
+            grid: grid.version().to_owned(),
+        }
+    }
+
+    /// The name of the table that holds every change.
+    #[must_use]
+    pub fn history(&self) -> String {
+        format!("{}_history_{}", self.pipeline, self.version)
+    }
+
+    fn group_names(&self) -> String {
+        self.groups.iter().fold(String::new(), |mut names, field| {
+            let _ = write!(names, ", `{}`", field.name());
+            names
+        })
+    }
+
+    fn create_history(&self) -> String {
+        let mut columns = String::new();
+        for field in &self.groups {
+            let _ = write!(columns, "`{}` {}, ", field.name(), column_type(field.data_type()));
+        }
+        for measure in &self.measures {
+            let _ = write!(columns, "`{measure}` Float64, `{measure}_valid` UInt8, ");
+        }
+        let groups = self.group_names();
+        format!(
+            "CREATE TABLE IF NOT EXISTS `{table}` (window_start DateTime64(3, 'UTC'), \
+             level LowCardinality(String), cell String, epoch UInt64, is_deleted UInt8, \
+             events UInt64, {columns}\
+             PROJECTION by_cell (SELECT * ORDER BY level, cell, window_start{groups}, epoch)) \
+             ENGINE = MergeTree PARTITION BY toYYYYMM(window_start) \
+             ORDER BY (level, window_start, cell{groups}, epoch) \
+             SETTINGS fsync_after_insert = 1, deduplicate_merge_projection_mode = 'rebuild'",
+            table = self.history(),
+        )
+    }
+
+    /// The newest version of each row up to the epoch that `epoch` yields.
+    fn select(&self, epoch: &str) -> String {
+        let groups = self.group_names();
+        let mut newest = String::from("is_deleted, events");
+        let mut shown = String::new();
+        for (index, measure) in (0..).zip(&self.measures) {
+            let _ = write!(newest, ", `{measure}`, `{measure}_valid`");
+            let (value, valid) = (3 + 2 * index, 4 + 2 * index);
+            let _ = write!(
+                shown,
+                ", if(newest.{valid} = 1, newest.{value}, NULL) AS `{measure}`"
+            );
+        }
+        format!(
+            "SELECT window_start, level, cell, places.name AS name, \
+             places.community AS community, places.street AS street, \
+             places.district AS district, places.area_m2 AS area_m2{groups}, \
+             newest.2 AS events{shown}, known_epoch AS epoch \
+             FROM (SELECT window_start, level, cell{groups}, max(epoch) AS known_epoch, \
+             argMax(tuple({newest}), epoch) AS newest \
+             FROM `{table}` WHERE epoch <= {epoch} \
+             GROUP BY window_start, level, cell{groups}) AS rows \
+             LEFT ANY JOIN (SELECT level, cell, name, community, street, district, area_m2 \
+             FROM cells WHERE grid = '{grid}') AS places USING (level, cell) \
+             WHERE newest.1 = 0",
+            table = self.history(),
+            grid = self.grid,
+        )
+    }
+
+    /// Creates what is missing.
+    ///
+    /// # Errors
+    /// ClickHouse's.
+    pub async fn create(&self, clickhouse: &ClickHouse) -> Result<(), ClickHouseError> {
+        clickhouse.execute("create a pipeline's table", &self.create_history()).await
+    }
+
+    /// Points the pipeline's views at this version.
+    ///
+    /// # Errors
+    /// ClickHouse's.
+    pub async fn serve(&self, clickhouse: &ClickHouse) -> Result<(), ClickHouseError> {
+        let name = &self.pipeline;
+        let now = self.select("(SELECT epoch FROM city_moment)");
+        let as_of = self.select("{epoch:UInt64}");
+        let history = self.history();
+        for view in [
+            format!("CREATE OR REPLACE VIEW `{name}` AS {now}"),
+            format!("CREATE OR REPLACE VIEW `{name}_as_of` AS {as_of}"),
+            format!("CREATE OR REPLACE VIEW `{name}_history` AS SELECT * FROM `{history}`"),
+        ] {
+            clickhouse.execute("create a pipeline's view", &view).await?;
+        }
+        Ok(())
+    }
+}
+
+/// ClickHouse's type for an Arrow column of a group.
+fn column_type(data_type: &DataType) -> &'static str {
+    match data_type {
+        DataType::Boolean => "Bool",
+        DataType::Int64 => "Int64",
+        DataType::Float64 => "Float64",
+        DataType::Timestamp(..) => "DateTime64(3, 'UTC')",
+        _ => "LowCardinality(String)",
+    }
+}
+
+/// Creates the tables and views that all pipelines share.
+///
+/// # Errors
+/// ClickHouse's.
+pub async fn create_shared(clickhouse: &ClickHouse) -> Result<(), ClickHouseError> {
+    clickhouse.create_database().await?;
+    for (name, sql) in tables::SHARED {
+        clickhouse.execute(&format!("create the table {name}"), sql).await?;
+    }
+    clickhouse.execute("create the view city_moment", tables::MOMENT).await
+}
+
+/// The name of a level in ClickHouse.
+#[must_use]
+pub fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Cell => "cell",
+        Level::Community => "community",
+        Level::Street => "street",
+        Level::District => "district",
+        Level::City => "city",
+    }
+}

@@ -1,0 +1,204 @@
+//! The durable log of bindings: a one-partition Kafka topic behind a transactional producer.
+//!
+//! The producer's fencing is what we need: a second engine, or one thawed after a pause, loses at
+//! its next commit and must stop.
+
+use std::{collections::VecDeque, time::Duration};
+
+use rdkafka::{
+    Offset as KafkaOffset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+};
+
+use crate::binding::Binding;
+
+use super::{
+    KafkaSettings,
+    consume::{BatchQueue, Delivery},
+};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a binding could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BindingLogError {
+    /// Another engine took over this deployment: this one must stop.
+    #[error("another engine runs this deployment now; this one stops")]
+    Fenced(#[source] KafkaError),
+    /// Kafka could not do it.
+    #[error("cannot {action} the topic of bindings {topic}")]
+    Kafka {
+        /// What we tried.
+        action: &'static str,
+        /// The topic.
+        topic: String,
+        /// Why not.
+        #[source]
+        source: KafkaError,
+    },
+    /// A record of the topic is no binding.
+    #[error("record {offset} of the topic of bindings {topic} is not a binding")]
+    Unreadable {
+        /// The topic.
+        topic: String,
+        /// The record's offset.
+        offset: i64,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The log of one deployment, held by one engine at a time.
+pub struct BindingLog {
+    topic: String,
+    topics: Vec<String>,
+    producer: ThreadedProducer<DefaultProducerContext>,
+    settings: KafkaSettings,
+}
+
+impl BindingLog {
+    /// Takes over the deployment's log; whoever held it before is fenced out.
+    ///
+    /// # Errors
+    /// When Kafka cannot be reached or refuses.
+    pub async fn take_over(
+        settings: &KafkaSettings,
+        deployment: &str,
+        topics: Vec<String>,
+    ) -> Result<Self, BindingLogError> {
+        let topic = format!("citycell.{deployment}.bindings");
+        let failed = |action| {
+            let topic = topic.clone();
+            move |source| BindingLogError::Kafka { action, topic, source }
+        };
+        create_topic(settings, &topic).await.map_err(failed("create"))?;
+        let producer: ThreadedProducer<DefaultProducerContext> = settings
+            .client(&[
+                ("transactional.id", &topic),
+                ("transaction.timeout.ms", "30000"),
+                ("linger.ms", "0"),
+            ])
+            .create()
+            .map_err(failed("write to"))?;
+        producer.init_transactions(TIMEOUT).map_err(failed("take over"))?;
+        Ok(Self { topic, topics, producer, settings: settings.clone() })
+    }
+
+    /// Keeps `binding` for good.
+    ///
+    /// # Errors
+    /// [`BindingLogError::Fenced`] when another engine took over.
+    pub fn append(&self, binding: &Binding) -> Result<(), BindingLogError> {
+        let payload = binding.to_json(&self.topics);
+        self.producer.begin_transaction().map_err(|error| self.failed("write to", error))?;
+        let record = BaseRecord::<(), str>::to(&self.topic).partition(0).payload(payload.as_str());
+        self.producer.send(record).map_err(|(error, _)| self.failed("write to", error))?;
+        loop {
+            match self.producer.commit_transaction(TIMEOUT) {
+                Err(KafkaError::Transaction(error)) if error.is_retriable() => {
+                    tracing::warn!(%error, "the binding is not committed yet, trying again");
+                }
+                outcome => return outcome.map_err(|error| self.failed("commit to", error)),
+            }
+        }
+    }
+
+    /// The bindings kept so far, oldest first.
+    ///
+    /// # Errors
+    /// When Kafka cannot be reached; an unreadable record is an item of its own.
+    pub fn read(&self) -> Result<BindingReader, BindingLogError> {
+        let failed = |error| self.failed("read", error);
+        let consumer: BaseConsumer = self
+            .settings
+            .client(&[
+                ("group.id", "citycell-bindings"),
+                ("enable.auto.commit", "false"),
+                ("auto.offset.reset", "error"),
+                ("enable.partition.eof", "true"),
+                ("isolation.level", "read_committed"),
+            ])
+            .create()
+            .map_err(failed)?;
+        let (low, end) = consumer.fetch_watermarks(&self.topic, 0, TIMEOUT).map_err(failed)?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, 0, KafkaOffset::Offset(low)).map_err(failed)?;
+        consumer.assign(&list).map_err(failed)?;
+        Ok(BindingReader {
+            queue: BatchQueue::new(consumer, 1024),
+            topic: self.topic.clone(),
+            topics: self.topics.clone(),
+            end_offset: end,
+            at_end: low == end,
+            arrived: VecDeque::new(),
+        })
+    }
+
+    fn failed(&self, action: &'static str, source: KafkaError) -> BindingLogError {
+        let fenced = self.producer.client().fatal_error().is_some_and(|(code, _)| {
+            matches!(
+                code,
+                RDKafkaErrorCode::Fenced
+                    | RDKafkaErrorCode::InvalidProducerEpoch
+                    | RDKafkaErrorCode::ProducerFenced
+            )
+        });
+        if fenced {
+            BindingLogError::Fenced(source)
+        } else {
+            BindingLogError::Kafka { action, topic: self.topic.clone(), source }
+        }
+    }
+}
+
+/// Bindings of the log, one by one, up to the end the log had when reading began.
+pub struct BindingReader {
+    queue: BatchQueue,
+    topic: String,
+    topics: Vec<String>,
+    end_offset: i64,
+    at_end: bool,
+    arrived: VecDeque<Result<Binding, BindingLogError>>,
+}
+
+impl Iterator for BindingReader {
+    type Item = Result<Binding, BindingLogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // The last offsets are a transaction's control records, so the end is what Kafka calls
+        // the end, never a silence.
+        while self.arrived.is_empty() && !self.at_end {
+            let Self { queue, topic, topics, end_offset, at_end, arrived } = self;
+            queue.consume(Duration::from_millis(100), |delivery| match delivery {
+                Delivery::Record(message) => {
+                    let bytes = message.payload.unwrap_or_default();
+                    let offset = message.offset;
+                    arrived.push_back(Binding::from_json(bytes, topics).map_err(|source| {
+                        BindingLogError::Unreadable { topic: topic.clone(), offset, source }
+                    }));
+                }
+                Delivery::End { next_offset, .. } => *at_end = next_offset >= *end_offset,
+                Delivery::Failed { text, .. } => {
+                    tracing::warn!(topic, error = text, "cannot read bindings, trying again");
+                }
+            });
+        }
+        self.arrived.pop_front()
+    }
+}
+
+async fn create_topic(settings: &KafkaSettings, topic: &str) -> Result<(), KafkaError> {
+    let admin: AdminClient<_> = settings.client(&[]).create()?;
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+    for result in admin.create_topics([&new], &AdminOptions::new()).await? {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((_, code)) => return Err(KafkaError::AdminOp(code)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! What the engine shows of itself to Prometheus.
+
+use std::{
+    fmt::Write,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::{books::Books, clickhouse::marks::Mark};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Pipeline {
+    pipeline: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PipelineOutcome {
+    pipeline: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Partition {
+    topic: String,
+    partition: i32,
+}
+
+/// All metrics; cloning shares them.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    records: Family<PipelineOutcome, Counter>,
+    rows: Family<Pipeline, Counter>,
+    watermark: Family<Pipeline, Gauge>,
+    marked_epoch: Family<Pipeline, Gauge<u64, AtomicU64>>,
+    live_keys: Family<Pipeline, Gauge>,
+    insert_seconds: Family<Pipeline, Histogram>,
+    insert_failures: Family<Pipeline, Counter>,
+    lag: Family<Partition, Gauge>,
+    buffered_bytes: Gauge,
+    bound_epochs: Counter,
+    unmarked_epochs: Gauge,
+    epoch_seconds: Histogram,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 15))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("citycell");
+        let metrics = Self {
+            registry: Arc::default(),
+            records: Family::default(),
+            rows: Family::default(),
+            watermark: Family::default(),
+            marked_epoch: Family::default(),
+            live_keys: Family::default(),
+            insert_seconds: Family::new_with_constructor(seconds),
+            insert_failures: Family::default(),
+            lag: Family::default(),
+            buffered_bytes: Gauge::default(),
+            bound_epochs: Counter::default(),
+            unmarked_epochs: Gauge::default(),
+            epoch_seconds: seconds(),
+        };
+        let mut add = |name, help, metric: &dyn Fn(&mut Registry, &str, &str)| {
+            metric(&mut registry, name, help);
+        };
+        macro_rules! register {
+            ($name:literal, $help:literal, $field:ident) => {
+                add($name, $help, &|registry, name, help| {
+                    registry.register(name, help, metrics.$field.clone());
+                });
+            };
+            ($name:literal, $help:literal, $field:ident, $unit:expr) => {
+                add($name, $help, &|registry, name, help| {
+                    registry.register_with_unit(name, help, $unit, metrics.$field.clone());
+                });
+            };
+        }
+        register!("records", "Records read, by what became of them", records);
+        register!("rows", "Rows written to the pipeline's table", rows);
+        register!("watermark_ms", "Event time reached, ms since 1970", watermark);
+        register!("marked_epoch_ms", "Last marked epoch, ms since 1970", marked_epoch);
+        register!("live_keys", "Keys in the pipeline's arrangements", live_keys);
+        register!("insert", "Time of one insert", insert_seconds, Unit::Seconds);
+        register!("insert_failures", "Inserts ClickHouse did not take", insert_failures);
+        register!("lag_records", "Records in the broker that are not bound yet", lag);
+        register!("buffered", "Payload bytes read ahead", buffered_bytes, Unit::Bytes);
+        register!("bound_epochs", "Epochs bound", bound_epochs);
+        register!("unmarked_epochs", "Epochs bound and not yet marked", unmarked_epochs);
+        register!("epoch", "From binding an epoch to its last mark", epoch_seconds, Unit::Seconds);
+        Self { registry: Arc::new(registry), ..metrics }
+    }
+}
+
+impl Metrics {
+    /// Everything in the text format of OpenMetrics.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = text::encode(&mut text, &self.registry) {
+            let _ = writeln!(text, "# {error}");
+        }
+        text
+    }
+
+    pub(crate) fn inserted(&self, pipeline: &str, took: Duration) {
+        let label = Pipeline { pipeline: pipeline.to_owned() };
+        self.insert_seconds.get_or_create(&label).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn insert_failed(&self, pipeline: &str) {
+        self.insert_failures.get_or_create(&Pipeline { pipeline: pipeline.to_owned() }).inc();
+    }
+
+    pub(crate) fn marked(&self, mark: &Mark) {
+        let label = Pipeline { pipeline: mark.pipeline.clone() };
+        self.rows.get_or_create(&label).inc_by(mark.rows);
+        self.watermark.get_or_create(&label).set(mark.tick.watermark.0);
+        self.marked_epoch.get_or_create(&label).set(mark.tick.epoch.0);
+        for (outcome, count) in outcomes(&mark.books) {
+            let label = PipelineOutcome { pipeline: mark.pipeline.clone(), outcome };
+            self.records.get_or_create(&label).inc_by(count);
+        }
+    }
+
+    pub(crate) fn live_keys(&self, pipeline: &str, keys: i64) {
+        self.live_keys.get_or_create(&Pipeline { pipeline: pipeline.to_owned() }).set(keys);
+    }
+
+    pub(crate) fn bound(&self, unmarked: usize) {
+        self.bound_epochs.inc();
+        self.unmarked_epochs.set(i64::try_from(unmarked).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn epoch_marked(&self, took: Duration, unmarked: usize) {
+        self.epoch_seconds.observe(took.as_secs_f64());
+        self.unmarked_epochs.set(i64::try_from(unmarked).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn lag(&self, topic: &str, partition: i32, records: i64) {
+        let label = Partition { topic: topic.to_owned(), partition };
+        self.lag.get_or_create(&label).set(records);
+    }
+
+    pub(crate) fn buffered(&self, bytes: usize) {
+        self.buffered_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+fn outcomes(books: &Books) -> [(&'static str, u64); 6] {
+    [
+        ("counted", books.counted),
+        ("filtered", books.filtered),
+        ("rejected", books.rejected),
+        ("diverted", books.diverted),
+        ("duplicate", books.duplicates),
+        ("withdrawal", books.withdrawals),
+    ]
+}

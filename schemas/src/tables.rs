@@ -1,0 +1,13 @@
+//! The ClickHouse tables that all pipelines share, and the view of the city's moment.
+
+/// Each shared table's name and its `CREATE TABLE IF NOT EXISTS`.
+pub const SHARED: [(&str, &str); 5] = [
+    ("epochs", include_str!("../tables/epochs.sql")),
+    ("rejects", include_str!("../tables/rejects.sql")),
+    ("late", include_str!("../tables/late.sql")),
+    ("versions", include_str!("../tables/versions.sql")),
+    ("cells", include_str!("../tables/cells.sql")),
+];
+
+/// The view of the moment at which the city is shown.
+pub const MOMENT: &str = include_str!("../tables/city_moment.sql");
