@@ -1,0 +1,40 @@
+# The commands of this clone. `make` alone lists them.
+.DEFAULT_GOAL := help
+
+.PHONY: build
+build: store/node_modules ## Build the program (target/release/citycell)
+	cargo build --release --package citycell
+
+.PHONY: demo
+demo: build ## Show a simulated district live, until stopped
+	target/release/citycell demo
+
+.PHONY: test
+test: store/node_modules ## Run every test, with a real Kafka beside them
+	scripts/test
+
+.PHONY: bench
+bench: prerequisites ## Run the benchmarks at full size
+	cargo bench --workspace
+
+.PHONY: kafka-start
+kafka-start: ## Start a real Kafka broker on 127.0.0.1:9092
+	scripts/prerequisites java mvn
+	scripts/kafka/start
+
+.PHONY: kafka-stop
+kafka-stop: ## Stop that broker; its data stays in .data/kafka
+	scripts/kafka/stop
+
+.PHONY: prerequisites
+prerequisites: ## Say which tools are missing and how to get them
+	scripts/prerequisites
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The embedded ClickHouse is an npm package; without network a complete folder is left as it is.
+store/node_modules: store/package-lock.json | prerequisites
+	cd store && npm ci --no-audit --no-fund
+	touch store/node_modules
