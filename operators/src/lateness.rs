@@ -13,9 +13,9 @@ use crate::tick::Tick;
 /// How long events of a pipeline may correct its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Horizon {
-    window_ms: Option<i64>,
-    allow_ms: i64,
-    future_ms: i64,
+    pub(crate) window_ms: Option<i64>,
+    pub(crate) allow_ms: i64,
+    pub(crate) future_ms: i64,
 }
 
 /// What an event's time means for it.

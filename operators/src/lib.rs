@@ -10,3 +10,12 @@ pub mod events;
 pub mod keys;
 
 pub mod lateness;
+
+mod by_epoch;
+pub mod duplicates;
+pub mod entity;
+pub mod latest;
+mod members;
+
+#[cfg(test)]
+mod sample;
