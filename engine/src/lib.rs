@@ -4,5 +4,6 @@ pub mod binder;
 pub mod binding;
 pub mod books;
 pub mod clickhouse;
+pub mod dataflow;
 pub mod kafka;
 pub mod metrics;
