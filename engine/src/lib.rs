@@ -4,6 +4,8 @@ pub mod binder;
 pub mod binding;
 pub mod books;
 pub mod clickhouse;
+pub mod commands;
 pub mod dataflow;
+pub mod http;
 pub mod kafka;
 pub mod metrics;

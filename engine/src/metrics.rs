@@ -76,33 +76,35 @@ impl Default for Metrics {
             unmarked_epochs: Gauge::default(),
             epoch_seconds: seconds(),
         };
-        let mut add = |name, help, metric: &dyn Fn(&mut Registry, &str, &str)| {
-            metric(&mut registry, name, help);
-        };
-        macro_rules! register {
-            ($name:literal, $help:literal, $field:ident) => {
-                add($name, $help, &|registry, name, help| {
-                    registry.register(name, help, metrics.$field.clone());
-                });
-            };
-            ($name:literal, $help:literal, $field:ident, $unit:expr) => {
-                add($name, $help, &|registry, name, help| {
-                    registry.register_with_unit(name, help, $unit, metrics.$field.clone());
-                });
-            };
-        }
-        register!("records", "Records read, by what became of them", records);
-        register!("rows", "Rows written to the pipeline's table", rows);
-        register!("watermark_ms", "Event time reached, ms since 1970", watermark);
-        register!("marked_epoch_ms", "Last marked epoch, ms since 1970", marked_epoch);
-        register!("live_keys", "Keys in the pipeline's arrangements", live_keys);
-        register!("insert", "Time of one insert", insert_seconds, Unit::Seconds);
-        register!("insert_failures", "Inserts ClickHouse did not take", insert_failures);
-        register!("lag_records", "Records in the broker that are not bound yet", lag);
-        register!("buffered", "Payload bytes read ahead", buffered_bytes, Unit::Bytes);
-        register!("bound_epochs", "Epochs bound", bound_epochs);
-        register!("unmarked_epochs", "Epochs bound and not yet marked", unmarked_epochs);
-        register!("epoch", "From binding an epoch to its last mark", epoch_seconds, Unit::Seconds);
+        let m = &metrics;
+        registry.register("records", "Records read, by what became of them", m.records.clone());
+        registry.register("rows", "Rows written to the pipeline's table", m.rows.clone());
+        registry.register("watermark_ms", "Event time reached, ms since 1970", m.watermark.clone());
+        registry.register("marked_epoch_ms", "Last marked epoch", m.marked_epoch.clone());
+        registry.register("live_keys", "Keys that the pipeline keeps", m.live_keys.clone());
+        registry.register("insert_failures", "Inserts not taken", m.insert_failures.clone());
+        registry.register("lag_records", "Records that are not bound yet", m.lag.clone());
+        registry.register("bound_epochs", "Epochs bound", m.bound_epochs.clone());
+        registry.register("unmarked_epochs", "Bound and not marked", m.unmarked_epochs.clone());
+        let seconds = Unit::Seconds;
+        registry.register_with_unit(
+            "insert",
+            "Time of one insert",
+            seconds.clone(),
+            m.insert_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "epoch",
+            "From binding an epoch to its last mark",
+            seconds,
+            m.epoch_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "buffered",
+            "Payload bytes read ahead",
+            Unit::Bytes,
+            m.buffered_bytes.clone(),
+        );
         Self { registry: Arc::new(registry), ..metrics }
     }
 }

@@ -1,0 +1,3 @@
+//! The commands of `citycell`, one file each.
+
+pub mod store;
