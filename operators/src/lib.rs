@@ -6,6 +6,7 @@ pub mod plan;
 pub mod records;
 pub mod tick;
 
+pub mod decode;
 pub mod events;
 pub mod keys;
 
