@@ -10,6 +10,8 @@ pub mod decode;
 pub mod events;
 pub mod keys;
 
+pub mod locate;
+
 pub mod lateness;
 
 mod by_epoch;
