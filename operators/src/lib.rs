@@ -10,7 +10,12 @@ pub mod decode;
 pub mod events;
 pub mod keys;
 
+pub mod expression;
+pub mod select;
+
 pub mod locate;
+
+pub mod measures;
 
 pub mod lateness;
 

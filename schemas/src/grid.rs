@@ -60,11 +60,7 @@ impl Grid {
             .zip(&places)
             .map(|(number, entry)| ((entry.level, entry.code.clone()), Place(number)))
             .collect();
-        Self {
-            version,
-            places,
-            by_code,
-        }
+        Self { version, places, by_code }
     }
 
     /// The name of this version: a hash of its content.
