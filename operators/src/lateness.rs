@@ -37,11 +37,7 @@ impl Horizon {
             Window::Tumbling { size_ms } => Some(size_ms),
             Window::Latest { .. } => None,
         };
-        Self {
-            window_ms,
-            allow_ms: plan.allow_ms,
-            future_ms: plan.future_ms,
-        }
+        Self { window_ms, allow_ms: plan.allow_ms, future_ms: plan.future_ms }
     }
 
     /// What becomes of an event of this time in the epoch of `tick`.
@@ -87,6 +83,13 @@ impl Horizon {
         self.closes_at(time) <= watermark
     }
 
+    /// Whether the window of this start is closed under this watermark; without windows, never:
+    /// the one "window" that starts at 0 is not a time.
+    #[must_use]
+    pub fn window_is_closed(&self, window_start: EventTime, watermark: EventTime) -> bool {
+        self.window_ms.is_some() && self.is_closed(window_start, watermark)
+    }
+
     /// The watermark up to which a withdrawal is remembered.
     ///
     /// What it takes back happened before it was withdrawn, but the event's clock may be ahead by
@@ -94,9 +97,7 @@ impl Horizon {
     #[must_use]
     pub fn withdrawal_closes_at(&self, broker_time_ms: i64) -> EventTime {
         let newest = EventTime(broker_time_ms).plus_ms(self.future_ms);
-        newest
-            .plus_ms(self.window_ms.unwrap_or(0))
-            .plus_ms(self.allow_ms)
+        newest.plus_ms(self.window_ms.unwrap_or(0)).plus_ms(self.allow_ms)
     }
 }
 
@@ -106,18 +107,11 @@ mod tests {
     use citycell_schemas::Epoch;
 
     fn minutes() -> Horizon {
-        Horizon {
-            window_ms: Some(60_000),
-            allow_ms: 5_000,
-            future_ms: 1_000,
-        }
+        Horizon { window_ms: Some(60_000), allow_ms: 5_000, future_ms: 1_000 }
     }
 
     fn latest() -> Horizon {
-        Horizon {
-            window_ms: None,
-            ..minutes()
-        }
+        Horizon { window_ms: None, ..minutes() }
     }
 
     fn tick(watermark: i64) -> Tick {
@@ -153,10 +147,7 @@ mod tests {
     #[test]
     fn windows_before_1970_start_at_multiples_of_their_size_too() {
         assert_eq!(minutes().window_start(EventTime(-1)), EventTime(-60_000));
-        assert_eq!(
-            minutes().window_start(EventTime(-60_000)),
-            EventTime(-60_000)
-        );
+        assert_eq!(minutes().window_start(EventTime(-60_000)), EventTime(-60_000));
     }
 
     #[test]
@@ -165,10 +156,7 @@ mod tests {
             for horizon in [minutes(), latest()] {
                 assert!(!horizon.is_future(time, i64::MAX));
                 assert_eq!(horizon.is_future(time, i64::MIN), time != EventTime::MIN);
-                assert_eq!(
-                    horizon.is_closed(time, EventTime(0)),
-                    time == EventTime::MIN
-                );
+                assert_eq!(horizon.is_closed(time, EventTime(0)), time == EventTime::MIN);
             }
         }
     }
@@ -178,10 +166,7 @@ mod tests {
         let horizon = minutes();
         for time in (0..200_000).step_by(777) {
             let waiting = horizon.withdrawal_closes_at(time - 1_000);
-            assert!(
-                horizon.closes_at(EventTime(time)) <= waiting,
-                "event of {time}"
-            );
+            assert!(horizon.closes_at(EventTime(time)) <= waiting, "event of {time}");
         }
     }
 }

@@ -25,5 +25,14 @@ pub mod entity;
 pub mod latest;
 mod members;
 
+pub mod accumulators;
+pub mod combine;
+mod retire;
+
+pub mod aggregate;
+mod changed;
+pub mod changes;
+pub mod roll_up;
+
 #[cfg(test)]
 mod sample;
