@@ -11,6 +11,8 @@ use crate::parameters::UrlParameters;
 pub(crate) enum Role {
     /// Creates, writes and reads.
     Writer,
+    /// The writer by GET, which is a promise to change nothing.
+    WriterReading,
     /// Reads.
     Reader,
 }
@@ -54,13 +56,8 @@ fn basic(headers: &HeaderMap) -> Result<Option<Credentials>, Exception> {
     let Some(value) = headers.get(header::AUTHORIZATION) else {
         return Ok(None);
     };
-    let refused = || {
-        Exception::new(
-            516,
-            "AUTHENTICATION_FAILED",
-            "Only Basic authentication is understood",
-        )
-    };
+    let refused =
+        || Exception::new(516, "AUTHENTICATION_FAILED", "Only Basic authentication is understood");
     let text = value.to_str().map_err(|_| refused())?;
     let (scheme, encoded) = text.split_once(' ').ok_or_else(refused)?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -69,10 +66,7 @@ fn basic(headers: &HeaderMap) -> Result<Option<Credentials>, Exception> {
     let decoded = base64_decoded(encoded.trim()).ok_or_else(refused)?;
     let decoded = String::from_utf8(decoded).map_err(|_| refused())?;
     let (user, password) = decoded.split_once(':').ok_or_else(refused)?;
-    Ok(Some(Credentials {
-        user: user.to_owned(),
-        password: password.to_owned(),
-    }))
+    Ok(Some(Credentials { user: user.to_owned(), password: password.to_owned() }))
 }
 
 fn from_headers(headers: &HeaderMap) -> Option<Credentials> {
@@ -84,10 +78,7 @@ fn from_headers(headers: &HeaderMap) -> Option<Credentials> {
 
 fn from_url(url: &UrlParameters) -> Option<Credentials> {
     let user = url.get("user")?.to_owned();
-    Some(Credentials {
-        user,
-        password: url.get("password").unwrap_or_default().to_owned(),
-    })
+    Some(Credentials { user, password: url.get("password").unwrap_or_default().to_owned() })
 }
 
 fn base64_decoded(text: &str) -> Option<Vec<u8>> {
@@ -119,14 +110,8 @@ mod tests {
 
     #[test]
     fn base64_is_decoded_with_and_without_padding() {
-        assert_eq!(
-            base64_decoded("d3JpdGVyOnNlY3JldA==").as_deref(),
-            Some(&b"writer:secret"[..])
-        );
-        assert_eq!(
-            base64_decoded("d3JpdGVyOnNlY3JldA").as_deref(),
-            Some(&b"writer:secret"[..])
-        );
+        assert_eq!(base64_decoded("d3JpdGVyOnNlY3JldA==").as_deref(), Some(&b"writer:secret"[..]));
+        assert_eq!(base64_decoded("d3JpdGVyOnNlY3JldA").as_deref(), Some(&b"writer:secret"[..]));
         assert_eq!(base64_decoded("YTo"), Some(b"a:".to_vec()));
         assert_eq!(base64_decoded("a*"), None);
     }

@@ -41,11 +41,7 @@ impl Password {
     /// Whether `text` is this password, in a time that does not depend on where they differ.
     pub(crate) fn matches(&self, text: &str) -> bool {
         let other = Self::new(text);
-        let differing = self
-            .0
-            .iter()
-            .zip(other.0)
-            .fold(0, |all, (a, b)| all | (a ^ b));
+        let differing = self.0.iter().zip(other.0).fold(0, |all, (a, b)| all | (a ^ b));
         differing == 0
     }
 }

@@ -49,9 +49,7 @@ impl Connection {
     /// Opens a connection with command-line arguments as the library takes them; `None` if refused.
     pub(crate) fn open(library: &'static Library, arguments: &[String]) -> Option<Self> {
         let program = CString::from(c"citycell");
-        let rest = arguments
-            .iter()
-            .map(|argument| CString::new(argument.as_str()).ok());
+        let rest = arguments.iter().map(|argument| CString::new(argument.as_str()).ok());
         let texts: Option<Vec<CString>> = std::iter::once(Some(program)).chain(rest).collect();
         let texts = texts?;
         let mut pointers: Vec<*mut c_char> =
@@ -66,10 +64,7 @@ impl Connection {
     /// What `sql` would do, and how many statements it holds, by ClickHouse's parser; runs nothing.
     pub(crate) fn classify(&mut self, sql: &str) -> (QueryClass, u32) {
         let size = u32::try_from(size_of::<QueryAnalysis>()).expect("16 bytes");
-        let mut analysis = QueryAnalysis {
-            struct_size: size,
-            ..QueryAnalysis::default()
-        };
+        let mut analysis = QueryAnalysis { struct_size: size, ..QueryAnalysis::default() };
         // SAFETY: the text and the report outlive the call; no target database is named.
         let state = unsafe {
             (self.library.classify_query_n)(
@@ -112,11 +107,7 @@ impl Connection {
     ) -> Result<ResultStream<'_>, Exception> {
         let call = self.library.stream_query_with_params_n;
         let handle = self.with_parameters(call, sql, format, parameters);
-        let mut stream = ResultStream {
-            connection: self,
-            handle,
-            ended: true,
-        };
+        let mut stream = ResultStream { connection: self, handle, ended: true };
         if let Some(exception) = stream.connection.error_of(handle) {
             return Err(exception);
         }
@@ -133,10 +124,7 @@ impl Connection {
     ) -> Result<InsertStream<'_>, Exception> {
         let call = self.library.stream_insert_with_params_n;
         let handle = self.with_parameters(call, sql, format, parameters);
-        let stream = InsertStream {
-            connection: self,
-            handle,
-        };
+        let stream = InsertStream { connection: self, handle };
         match stream.error() {
             Some(exception) => Err(exception),
             None => Ok(stream),
@@ -170,10 +158,8 @@ impl Connection {
         let names: Vec<*const c_char> =
             pairs.iter().map(|(name, _)| name.as_ptr().cast()).collect();
         let name_lengths: Vec<usize> = pairs.iter().map(|(name, _)| name.len()).collect();
-        let values: Vec<*const c_char> = pairs
-            .iter()
-            .map(|(_, value)| value.as_ptr().cast())
-            .collect();
+        let values: Vec<*const c_char> =
+            pairs.iter().map(|(_, value)| value.as_ptr().cast()).collect();
         let value_lengths: Vec<usize> = pairs.iter().map(|(_, value)| value.len()).collect();
         // SAFETY: every pointer comes with its length and outlives the call; the library copies.
         unsafe {
@@ -311,9 +297,9 @@ impl InsertStream<'_> {
         match (state, self.error()) {
             (0, None) => Ok(()),
             (_, Some(exception)) => Err(exception),
-            (_, None) => Err(Exception::internal(
-                "the engine took no more data and did not say why",
-            )),
+            (_, None) => {
+                Err(Exception::internal("the engine took no more data and did not say why"))
+            }
         }
     }
 

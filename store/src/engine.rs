@@ -1,13 +1,13 @@
 //! The one engine of this process: its data folder, its anchor connection and its places.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, QueryParameters};
 use crate::engine_config;
 use crate::error::StoreError;
 use crate::exception::Exception;
@@ -24,13 +24,16 @@ pub(crate) struct Engine {
     library: &'static Library,
     path_argument: String,
     places: Arc<Semaphore>,
+    sessions: AtomicU64,
     /// Held for the engine's life: with its last connection the engine itself ends.
-    anchor: Option<std::sync::Mutex<Connection>>,
+    anchor: Option<Mutex<Connection>>,
 }
 
 /// A place among those that run at once, and its own connection.
 pub(crate) struct Session {
     pub(crate) connection: Connection,
+    /// What the session's statement is known by while it runs.
+    pub(crate) tag: String,
     // Fields drop in this order: the connection before the engine that it belongs to.
     _engine: Arc<Engine>,
     _place: OwnedSemaphorePermit,
@@ -47,20 +50,17 @@ impl Engine {
             return Err(StoreError::AlreadyRunning);
         }
         let path_argument = format!("--path={}", path.display());
-        let arguments = [
-            path_argument.clone(),
-            format!("--config-file={}", config.display()),
-        ];
+        let arguments = [path_argument.clone(), format!("--config-file={}", config.display())];
         let Some(anchor) = Connection::open(library, &arguments) else {
             RUNNING.store(false, Ordering::SeqCst);
             return Err(StoreError::EngineDidNotStart { path });
         };
-        let places = Arc::new(Semaphore::new(PLACES));
         Ok(Self {
             library,
             path_argument,
-            places,
-            anchor: Some(std::sync::Mutex::new(anchor)),
+            places: Arc::new(Semaphore::new(PLACES)),
+            sessions: AtomicU64::new(0),
+            anchor: Some(Mutex::new(anchor)),
         })
     }
 
@@ -79,11 +79,17 @@ impl Engine {
         };
         let connection = Connection::open(self.library, std::slice::from_ref(&self.path_argument))
             .ok_or_else(|| Exception::internal("the engine refused a connection"))?;
-        Ok(Session {
-            connection,
-            _engine: Arc::clone(self),
-            _place: place,
-        })
+        let tag = format!("citycell-{}", self.sessions.fetch_add(1, Ordering::Relaxed));
+        Ok(Session { tag, connection, _engine: Arc::clone(self), _place: place })
+    }
+
+    /// Asks the engine to end the statement of the session `tag`; blocks for a moment.
+    pub(crate) fn kill(&self, tag: &str) {
+        let sql = format!("KILL QUERY WHERE Settings['log_comment'] = '{tag}' ASYNC");
+        let Some(Ok(mut anchor)) = self.anchor.as_ref().map(Mutex::lock) else { return };
+        if let Err(exception) = anchor.query(&sql, "Null", &QueryParameters::default()) {
+            tracing::warn!(%exception, tag, "an abandoned statement could not be killed");
+        }
     }
 
     /// Lets no further statement in and waits until those that run have ended.
@@ -103,10 +109,7 @@ impl Drop for Engine {
 }
 
 fn prepared(data: &Path) -> Result<PathBuf, StoreError> {
-    let failed = |source| StoreError::DataFolder {
-        path: data.to_owned(),
-        source,
-    };
+    let failed = |source| StoreError::DataFolder { path: data.to_owned(), source };
     std::fs::create_dir_all(data).map_err(failed)?;
     data.canonicalize().map_err(failed)
 }

@@ -42,10 +42,7 @@ pub(crate) fn write(folder: &Path) -> Result<PathBuf, StoreError> {
 }
 
 fn save(path: &Path, text: &str) -> Result<(), StoreError> {
-    fs::write(path, text).map_err(|source| StoreError::DataFolder {
-        path: path.to_owned(),
-        source,
-    })
+    fs::write(path, text).map_err(|source| StoreError::DataFolder { path: path.to_owned(), source })
 }
 
 fn config_xml(users: &Path) -> String {
@@ -89,7 +86,5 @@ fn users_xml() -> String {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -22,18 +22,12 @@ impl Exception {
             message = inner;
         }
         let code = code_of(message).map_or(INTERNAL, |(code, _)| code);
-        Self {
-            code,
-            message: message.to_owned(),
-        }
+        Self { code, message: message.to_owned() }
     }
 
     /// An error of the store itself, worded like the engine's.
     pub(crate) fn new(code: u32, name: &str, text: &str) -> Self {
-        Self {
-            code,
-            message: format!("Code: {code}. DB::Exception: {text}. ({name})"),
-        }
+        Self { code, message: format!("Code: {code}. DB::Exception: {text}. ({name})") }
     }
 
     /// What should not happen.
@@ -60,17 +54,18 @@ impl Exception {
     pub(crate) fn status(&self) -> StatusCode {
         match self.code {
             194 => StatusCode::UNAUTHORIZED,
-            192 | 193 | 497 | 516 => StatusCode::FORBIDDEN,
-            6 | 26 | 27 | 36 | 38 | 41 | 42 | 43 | 44 | 53 | 62 | 69 | 70 | 72 | 131 | 321
-            | 427 | 456 => StatusCode::BAD_REQUEST,
-            46 | 47 | 50 | 56 | 60 | 63 | 73 | 78 | 81 | 99 | 115 | 139 | 336 => {
+            192 | 193 | 497 | 512 | 516 => StatusCode::FORBIDDEN,
+            6 | 8 | 15 | 25 | 26 | 27 | 36 | 37 | 38 | 41 | 44 | 53 | 62 | 72 | 117 | 123 | 167
+            | 168 | 223 | 321 | 376 | 427 | 441 | 675 | 676 => StatusCode::BAD_REQUEST,
+            46 | 47 | 50 | 56 | 60 | 63 | 73 | 78 | 81 | 115 | 152 | 336 | 511 => {
                 StatusCode::NOT_FOUND
             }
             159 => StatusCode::REQUEST_TIMEOUT,
             381 => StatusCode::LENGTH_REQUIRED,
-            223 => StatusCode::PAYLOAD_TOO_LARGE,
+            229 => StatusCode::PAYLOAD_TOO_LARGE,
+            779 => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             48 => StatusCode::NOT_IMPLEMENTED,
-            202 | 209 | 439 => StatusCode::SERVICE_UNAVAILABLE,
+            76 | 209 | 439 => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -95,10 +90,7 @@ mod tests {
         let twice = "Code: 164. DB::Exception: Code: 164. DB::Exception: Cannot modify. (READONLY)";
         let exception = Exception::from_engine(twice);
         assert_eq!(exception.code, 164);
-        assert_eq!(
-            exception.to_string(),
-            "Code: 164. DB::Exception: Cannot modify. (READONLY)"
-        );
+        assert_eq!(exception.to_string(), "Code: 164. DB::Exception: Cannot modify. (READONLY)");
     }
 
     #[test]
@@ -111,9 +103,6 @@ mod tests {
     #[test]
     fn an_unworded_error_is_an_internal_one() {
         let exception = Exception::from_engine("std::bad_alloc");
-        assert_eq!(
-            (exception.code, exception.status()),
-            (49, StatusCode::INTERNAL_SERVER_ERROR)
-        );
+        assert_eq!((exception.code, exception.status()), (49, StatusCode::INTERNAL_SERVER_ERROR));
     }
 }

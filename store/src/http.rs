@@ -9,8 +9,9 @@ use axum::body::{Body, BodyDataStream};
 use axum::extract::{Request, State};
 use axum::http::{Method, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt;
 use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -23,7 +24,8 @@ use crate::insert::{self, Incoming, Insert};
 use crate::multipart;
 use crate::parameters;
 use crate::response::{self, Heading};
-use crate::select::{self, Piece, Select};
+use crate::running::Running;
+use crate::select::Select;
 use crate::statement::{self, Statement};
 
 /// A statement in a body may be this long, as ClickHouse's `max_query_size`; an insert's data not
@@ -58,29 +60,27 @@ impl Store {
     pub async fn start(config: StoreConfig) -> Result<RunningStore, StoreError> {
         let listen = config.listen;
         if config.writer.name == config.reader.name {
-            return Err(StoreError::SameUser {
-                name: config.writer.name,
-            });
+            return Err(StoreError::SameUser { name: config.writer.name });
         }
         let failed = |source| StoreError::Listen { listen, source };
-        let listener = tokio::net::TcpListener::bind(listen)
-            .await
-            .map_err(failed)?;
+        let listener = tokio::net::TcpListener::bind(listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let data = config.data.clone();
         let started = tokio::task::spawn_blocking(move || Engine::start(&data)).await;
         let engine = Arc::new(started.expect("starting the engine does not panic")?);
         let queries = AtomicU64::new(0);
-        let service = Arc::new(Service {
-            config,
-            engine: Arc::clone(&engine),
-            queries,
-        });
+        let service = Arc::new(Service { config, engine: Arc::clone(&engine), queries });
         let routes = Router::new()
             .route("/ping", get(async || "Ok.\n"))
             .route("/", get(answer).post(answer))
             .with_state(service);
         let (stop, stopped) = oneshot::channel();
+        // Small answers must not wait for the client's delayed acknowledgement (40 ms).
+        let listener = listener.tap_io(|connection| {
+            if let Err(error) = connection.set_nodelay(true) {
+                tracing::debug!(%error, "a connection stays with delayed sending");
+            }
+        });
         let server = axum::serve(listener, routes).with_graceful_shutdown(async {
             // A dropped sender stops the server too.
             let _ = stopped.await;
@@ -91,12 +91,7 @@ impl Store {
             }
         });
         tracing::info!(%local_addr, "the embedded ClickHouse serves");
-        Ok(RunningStore {
-            local_addr,
-            engine,
-            stop,
-            server,
-        })
+        Ok(RunningStore { local_addr, engine, stop, server })
     }
 }
 
@@ -108,12 +103,7 @@ impl RunningStore {
 
     /// Ends cleanly: takes no further request, lets those that run finish, closes the engine.
     pub async fn shutdown(self) {
-        let Self {
-            engine,
-            stop,
-            server,
-            ..
-        } = self;
+        let Self { engine, stop, server, .. } = self;
         // The server may have ended by itself.
         let _ = stop.send(());
         engine.drain().await;
@@ -159,11 +149,9 @@ async fn try_answer(
     if let Some(asked) = &parameters.query_id {
         query_id.clone_from(asked);
     }
-    // ClickHouse takes GET as a promise to change nothing.
-    let role = if head.method == Method::GET {
-        Role::Reader
-    } else {
-        role
+    let role = match (role, head.method) {
+        (Role::Writer, Method::GET) => Role::WriterReading,
+        (role, _) => role,
     };
     let mut text = BytesMut::from(parameters.query.take().unwrap_or_default().as_bytes());
     let statement = if text.is_empty() {
@@ -176,12 +164,7 @@ async fn try_answer(
     match statement {
         Statement::Insert(parts) => {
             let first = text.freeze().slice(parts.data_at..);
-            let insert = Insert {
-                head: parts.head,
-                format: parts.format,
-                role,
-                parameters,
-            };
+            let insert = Insert { head: parts.head, format: parts.format, role, parameters };
             run_insert(session, insert, first, body, query_id).await
         }
         Statement::Plain => {
@@ -193,12 +176,9 @@ async fn try_answer(
             let sql = String::from_utf8(text.to_vec())
                 .map_err(|_| Exception::bad_request("The statement is not valid UTF-8"))?;
             run_select(
+                &service.engine,
                 session,
-                Select {
-                    sql: sql.trim().to_owned(),
-                    role,
-                    parameters,
-                },
+                Select { sql: sql.trim().to_owned(), role, parameters },
                 query_id,
             )
             .await
@@ -225,7 +205,7 @@ async fn refuse_more(body: &mut BodyDataStream) -> Result<(), Exception> {
         return Ok(());
     }
     let text = format!("A statement is longer than {STATEMENT_BYTES_MAX} bytes");
-    Err(Exception::new(223, "QUERY_IS_TOO_LARGE", &text))
+    Err(Exception::new(229, "QUERY_IS_TOO_LARGE", &text))
 }
 
 async fn run_insert(
@@ -251,43 +231,21 @@ async fn run_insert(
         };
     }
     drop(sender);
-    let ended = running
-        .await
-        .map_err(|_| Exception::internal("the insert's thread failed"))?;
-    let heading = Heading {
-        query_id: query_id.to_owned(),
-        format,
-        progress: ended?,
-    };
+    let ended = running.await.map_err(|_| Exception::internal("the insert's thread failed"))?;
+    let heading = Heading { query_id: query_id.to_owned(), format, progress: ended? };
     Ok(response::result(&heading, Body::empty()))
 }
 
 async fn run_select(
+    engine: &Arc<Engine>,
     session: Session,
     select: Select,
     query_id: &str,
 ) -> Result<Response<Body>, Exception> {
-    let (sender, mut pieces) = mpsc::channel(PIECES_WAITING_MAX);
-    tokio::task::spawn_blocking(move || select::run(session, &select, &sender));
-    let (format, progress) = match pieces.recv().await {
-        Some(Piece::Started { format, progress }) => (format, progress),
-        Some(Piece::Failed(exception)) => return Err(exception),
-        Some(Piece::Data(_)) | None => {
-            return Err(Exception::internal("the statement's thread failed"));
-        }
-    };
-    let heading = Heading {
-        query_id: query_id.to_owned(),
-        format,
-        progress,
-    };
-    let rest = stream::unfold(pieces, async |mut pieces| {
-        let data = match pieces.recv().await? {
-            Piece::Data(data) => Ok(data),
-            Piece::Failed(exception) => Err(exception),
-            Piece::Started { .. } => Ok(Bytes::new()),
-        };
-        Some((data, pieces))
-    });
-    Ok(response::result(&heading, Body::from_stream(rest)))
+    let mut running = Running::start(engine, session, select);
+    let (format, progress) = running.started().await?;
+    let heading = Heading { query_id: query_id.to_owned(), format, progress };
+    let tag = response::exception_tag();
+    let body = Body::from_stream(running.into_stream(tag.clone()));
+    Ok(response::streamed(&heading, &tag, body))
 }

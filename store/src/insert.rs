@@ -34,7 +34,7 @@ pub(crate) fn run(
     mut incoming: mpsc::Receiver<Incoming>,
 ) -> Result<Progress, Exception> {
     let connection = &mut session.connection;
-    guard::prepare(connection, insert.role, &insert.parameters)?;
+    guard::prepare(connection, insert.role, &insert.parameters, &session.tag)?;
     guard::check(connection, insert.role, &insert.head)?;
     let mut stream = connection.insert(&insert.head, &insert.format, &insert.parameters.values)?;
     loop {

@@ -90,10 +90,7 @@ pub(crate) fn load() -> Result<&'static Library, StoreError> {
         return Ok(library);
     }
     let path = find()?;
-    let unusable = |source| StoreError::LibraryUnusable {
-        path: path.clone(),
-        source,
-    };
+    let unusable = |source| StoreError::LibraryUnusable { path: path.clone(), source };
     // SAFETY: loading runs the library's initialisers; it is the engine we mean to run.
     let loaded = unsafe { libloading::Library::new(&path) }.map_err(unusable)?;
     // SAFETY: the package's version is pinned in store/package.json.
@@ -117,16 +114,9 @@ fn candidates() -> Vec<PathBuf> {
     }
     let executable = std::env::current_exe().ok();
     let folder = std::env::current_dir().ok();
-    let beside = executable
-        .as_deref()
-        .and_then(Path::parent)
-        .into_iter()
-        .chain(folder.as_deref());
+    let beside = executable.as_deref().and_then(Path::parent).into_iter().chain(folder.as_deref());
     let mut places: Vec<PathBuf> = Vec::new();
-    for place in beside
-        .flat_map(Path::ancestors)
-        .map(|folder| folder.join(INSTALLED_AT))
-    {
+    for place in beside.flat_map(Path::ancestors).map(|folder| folder.join(INSTALLED_AT)) {
         if !places.contains(&place) {
             places.push(place);
         }

@@ -12,9 +12,7 @@ pub(crate) fn boundary(headers: &HeaderMap) -> Option<String> {
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
     }
-    let mut attributes = rest
-        .split(';')
-        .filter_map(|attribute| attribute.trim().split_once('='));
+    let mut attributes = rest.split(';').filter_map(|attribute| attribute.trim().split_once('='));
     let (_, boundary) = attributes.find(|(name, _)| name.eq_ignore_ascii_case("boundary"))?;
     Some(boundary.trim_matches('"').to_owned())
 }
@@ -67,10 +65,7 @@ mod tests {
     fn a_form_cut_off_anywhere_is_refused() {
         let last = FORM.len() - "--\r\n".len();
         for end in 0..last {
-            assert!(
-                fields(&FORM.as_bytes()[..end], "b").is_err(),
-                "cut at {end}"
-            );
+            assert!(fields(&FORM.as_bytes()[..end], "b").is_err(), "cut at {end}");
         }
     }
 
@@ -78,15 +73,10 @@ mod tests {
     fn the_boundary_is_read_from_the_content_type() {
         let mut headers = HeaderMap::new();
         assert_eq!(boundary(&headers), None);
-        headers.insert(
-            header::CONTENT_TYPE,
-            "multipart/form-data; boundary=\"x y\"".parse().unwrap(),
-        );
+        headers
+            .insert(header::CONTENT_TYPE, "multipart/form-data; boundary=\"x y\"".parse().unwrap());
         assert_eq!(boundary(&headers).as_deref(), Some("x y"));
-        headers.insert(
-            header::CONTENT_TYPE,
-            "text/plain; boundary=x".parse().unwrap(),
-        );
+        headers.insert(header::CONTENT_TYPE, "text/plain; boundary=x".parse().unwrap());
         assert_eq!(boundary(&headers), None);
     }
 }

@@ -12,11 +12,7 @@ pub(crate) struct UrlParameters(pub(crate) Vec<(String, String)>);
 impl UrlParameters {
     /// The last value under `name`.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .rev()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -35,14 +31,8 @@ impl Parameters {
     /// Takes what ClickHouse also accepts as headers; the URL goes before them.
     pub(crate) fn read_headers(&mut self, headers: &HeaderMap) {
         let text = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
-        self.database = self
-            .database
-            .take()
-            .or_else(|| text("x-clickhouse-database"));
-        self.default_format = self
-            .default_format
-            .take()
-            .or_else(|| text("x-clickhouse-format"));
+        self.database = self.database.take().or_else(|| text("x-clickhouse-database"));
+        self.default_format = self.default_format.take().or_else(|| text("x-clickhouse-format"));
     }
 }
 
@@ -65,9 +55,7 @@ pub(crate) fn sorted(url: UrlParameters) -> Result<Parameters, Exception> {
                 ));
             }
             "role" => {
-                return Err(Exception::unsupported(
-                    "Roles are not supported by this store",
-                ));
+                return Err(Exception::unsupported("Roles are not supported by this store"));
             }
             _ => match name.strip_prefix("param_") {
                 Some(name) => sorted.values.0.push((name.to_owned(), value)),
@@ -132,10 +120,8 @@ mod tests {
         assert_eq!(sorted.query.as_deref(), Some("SELECT {a:UInt8}"));
         assert_eq!(sorted.database, None);
         assert_eq!(sorted.values.0, [("a".to_owned(), "1".to_owned())]);
-        let settings = [
-            ("max_threads".to_owned(), "2".to_owned()),
-            ("x".to_owned(), String::new()),
-        ];
+        let settings =
+            [("max_threads".to_owned(), "2".to_owned()), ("x".to_owned(), String::new())];
         assert_eq!(sorted.settings, settings);
     }
 

@@ -46,13 +46,9 @@ fn try_run(
     pieces: &mpsc::Sender<Piece>,
 ) -> Result<(), Exception> {
     let connection = &mut session.connection;
-    guard::prepare(connection, select.role, &select.parameters)?;
+    guard::prepare(connection, select.role, &select.parameters, &session.tag)?;
     let class = guard::check(connection, select.role, &select.sql)?;
-    let default = select
-        .parameters
-        .default_format
-        .as_deref()
-        .unwrap_or("TabSeparated");
+    let default = select.parameters.default_format.as_deref().unwrap_or("TabSeparated");
     let format = statement::format_of(&select.sql).unwrap_or_else(|| default.to_owned());
     let values = &select.parameters.values;
     if class == QueryClass::ReadOnly
@@ -61,16 +57,10 @@ fn try_run(
     {
         let mut stream = connection.stream(&select.sql, default, values)?;
         let Some(first) = stream.next()? else {
-            let _ = pieces.blocking_send(Piece::Started {
-                format,
-                progress: Progress::default(),
-            });
+            let _ = pieces.blocking_send(Piece::Started { format, progress: Progress::default() });
             return Ok(());
         };
-        let started = Piece::Started {
-            format,
-            progress: first.progress(),
-        };
+        let started = Piece::Started { format, progress: first.progress() };
         if pieces.blocking_send(started).is_err() || !send(pieces, first, 0) {
             return Ok(());
         }
@@ -83,10 +73,7 @@ fn try_run(
         return Ok(());
     }
     let whole = connection.query(&select.sql, default, values)?;
-    let started = Piece::Started {
-        format,
-        progress: whole.progress(),
-    };
+    let started = Piece::Started { format, progress: whole.progress() };
     if pieces.blocking_send(started).is_ok() {
         send(pieces, whole, 0);
     }
@@ -133,11 +120,7 @@ impl Header {
             let (length, start) = varint(document, at).ok_or_else(cut)?;
             at = start + length;
         }
-        if at > document.len() {
-            Err(cut())
-        } else {
-            Ok(at)
-        }
+        if at > document.len() { Err(cut()) } else { Ok(at) }
     }
 }
 

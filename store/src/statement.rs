@@ -54,26 +54,18 @@ pub(crate) fn split(text: &[u8]) -> Statement {
 pub(crate) fn is_select(sql: &str) -> bool {
     let unwrapped =
         sql.trim_start_matches(|character: char| character == '(' || character.is_whitespace());
-    let mut lexer = Lexer {
-        text: unwrapped.as_bytes(),
-        at: 0,
-    };
+    let mut lexer = Lexer { text: unwrapped.as_bytes(), at: 0 };
     let first = lexer.next_word_at_depth_0();
     first.is_some_and(|word| lexer.is(word, "select") || lexer.is(word, "with"))
 }
 
 /// The format that `sql` names in a FORMAT clause of its own.
 pub(crate) fn format_of(sql: &str) -> Option<String> {
-    let mut lexer = Lexer {
-        text: sql.as_bytes(),
-        at: 0,
-    };
+    let mut lexer = Lexer { text: sql.as_bytes(), at: 0 };
     let mut found = None;
     while let Some(word) = lexer.next_word_at_depth_0() {
         if lexer.is(word, "format") {
-            found = lexer
-                .next_word_at_depth_0()
-                .map(|name| sql[name.start..name.end].to_owned());
+            found = lexer.next_word_at_depth_0().map(|name| sql[name.start..name.end].to_owned());
         }
     }
     found
@@ -83,11 +75,7 @@ fn insert(text: &[u8], head_end: usize, format: String, data_at: usize) -> State
     let head = String::from_utf8_lossy(&text[..head_end])
         .trim_end_matches([';', ' ', '\n', '\r', '\t'])
         .to_owned();
-    Statement::Insert(Insert {
-        head,
-        format,
-        data_at,
-    })
+    Statement::Insert(Insert { head, format, data_at })
 }
 
 /// ClickHouse skips spaces, a semicolon and one line's end between the format and the data.
@@ -102,11 +90,7 @@ fn after_separator(text: &[u8], mut at: usize) -> usize {
     if text.get(at) == Some(&b';') {
         at = skip_spaces(at + 1);
     }
-    if text.get(at) == Some(&b'\n') {
-        at + 1
-    } else {
-        at
-    }
+    if text.get(at) == Some(&b'\n') { at + 1 } else { at }
 }
 
 #[derive(Clone, Copy)]
@@ -159,10 +143,7 @@ impl Lexer<'_> {
         while self.text.get(self.at).is_some_and(|&byte| is_word(byte)) {
             self.at += 1;
         }
-        Word {
-            start,
-            end: self.at,
-        }
+        Word { start, end: self.at }
     }
 
     fn skip_quoted(&mut self, quote: u8) {
@@ -182,9 +163,7 @@ impl Lexer<'_> {
     }
 
     fn skip_comment(&mut self) {
-        let end = self.text[self.at + 2..]
-            .windows(2)
-            .position(|two| two == b"*/");
+        let end = self.text[self.at + 2..].windows(2).position(|two| two == b"*/");
         self.at = end.map_or(self.text.len(), |end| self.at + 2 + end + 2);
     }
 }
@@ -200,11 +179,9 @@ mod tests {
     fn taken_apart(text: &str) -> Option<(String, String, String)> {
         match split(text.as_bytes()) {
             Statement::Plain => None,
-            Statement::Insert(insert) => Some((
-                insert.head,
-                insert.format,
-                text[insert.data_at..].to_owned(),
-            )),
+            Statement::Insert(insert) => {
+                Some((insert.head, insert.format, text[insert.data_at..].to_owned()))
+            }
         }
     }
 
@@ -223,18 +200,11 @@ mod tests {
                 "insert into t format JSONEachRow {\"a\":1}",
                 parts("insert into t", "JSONEachRow", "{\"a\":1}"),
             ),
-            (
-                "INSERT INTO t VALUES (1),(2)",
-                parts("INSERT INTO t", "Values", " (1),(2)"),
-            ),
+            ("INSERT INTO t VALUES (1),(2)", parts("INSERT INTO t", "Values", " (1),(2)")),
             ("INSERT INTO t(a)", parts("INSERT INTO t(a)", "Values", "")),
             (
                 "/* FORMAT x */ INSERT INTO `format` -- values\n(a) FORMAT TSV\n\tx",
-                parts(
-                    "/* FORMAT x */ INSERT INTO `format` -- values\n(a)",
-                    "TSV",
-                    "\tx",
-                ),
+                parts("/* FORMAT x */ INSERT INTO `format` -- values\n(a)", "TSV", "\tx"),
             ),
             (
                 "INSERT INTO t SETTINGS a='values' FORMAT Native",
@@ -266,9 +236,7 @@ mod tests {
     #[test]
     fn data_of_any_bytes_is_not_looked_at() {
         let text = b"INSERT INTO t FORMAT RowBinary\n\xff\x00'\"/*";
-        let Statement::Insert(insert) = split(text) else {
-            panic!("an insert")
-        };
+        let Statement::Insert(insert) = split(text) else { panic!("an insert") };
         assert_eq!(&text[insert.data_at..], b"\xff\x00'\"/*");
     }
 }
