@@ -1,7 +1,7 @@
 //! The district: a rectangle of square unit grid cells with codes like Changsha's.
 //!
-//! Nothing in it is real: the district's six digits belong to no district, and every feature says
-//! `synthetic`. Communities are 5 by 5 cells, streets 4 by 4 communities. Within each level places
+//! Nothing in it is real: the district's six digits belong to no district, and every feature lists
+//! all its levels as `synthetic`. Communities are 5 by 5 cells, streets 4 by 4 communities. Within each level places
 //! are numbered from west to east, then from north to south.
 
 use rand::Rng;
@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 /// The code of the district that does not exist; 4301 is Changsha.
 const DISTRICT_CODE: &str = "430199";
+
+/// Changsha's own code, which its districts' codes begin with but for the last two digits.
+const CITY_CODE: &str = "430100";
 
 /// The length of a cell's side.
 const SIDE_M: f64 = 100.0;
@@ -66,12 +69,21 @@ impl District {
         self.point(f64::from(cell.column) + east, f64::from(cell.row) + south)
     }
 
-    /// The district as a GeoJSON FeatureCollection of its cells; neighbours share their vertices
+    /// The district as a grid file: GeoJSON, one feature per cell. Neighbours share their vertices
     /// exactly.
     #[must_use]
     pub fn to_geojson(&self) -> Value {
         let features: Vec<Value> = self.cells.iter().map(|cell| self.feature(cell)).collect();
-        json!({ "type": "FeatureCollection", "features": features })
+        json!({
+            "type": "FeatureCollection",
+            "citycell": {
+                "crs": "wgs84",
+                "layout": [6, 3, 3, 3],
+                "city": { "code": CITY_CODE, "name": "simulated city" },
+                "names": { DISTRICT_CODE: "simulated district" },
+            },
+            "features": features,
+        })
     }
 
     fn feature(&self, cell: &Cell) -> Value {
@@ -88,7 +100,7 @@ impl District {
                 "code": cell.code,
                 "name": "",
                 "valid_from": "2020-01-01",
-                "synthetic": true,
+                "synthetic": ["cell", "community", "street", "district"],
             },
             "geometry": { "type": "Polygon", "coordinates": [ring] },
         })
@@ -170,6 +182,6 @@ mod tests {
         assert_eq!(features.len(), 4);
         let ring = features[0]["geometry"]["coordinates"][0].as_array().unwrap();
         assert_eq!((ring.len(), &ring[0]), (5, &ring[4]));
-        assert!(features.iter().all(|feature| feature["properties"]["synthetic"] == true));
+        assert!(features.iter().all(|feature| feature["properties"]["synthetic"][0] == "cell"));
     }
 }
