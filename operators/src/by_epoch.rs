@@ -24,11 +24,16 @@ struct Pending<D> {
     rows: Vec<D>,
 }
 
+/// What an operator is given.
+pub(crate) struct Inputs<'scope, D> {
+    pub(crate) rows: StreamVec<'scope, u64, D>,
+    pub(crate) ticks: StreamVec<'scope, u64, Tick>,
+}
+
 /// Calls `apply` once per epoch with its tick and all its rows that `route` sends to this worker.
 pub(crate) fn by_epoch<'scope, D, O>(
-    rows: StreamVec<'scope, u64, D>,
-    ticks: StreamVec<'scope, u64, Tick>,
     name: &str,
+    inputs: Inputs<'scope, D>,
     route: impl Fn(&D) -> u64 + 'static,
     mut apply: impl FnMut(&Tick, Vec<D>) -> Vec<O> + 'static,
 ) -> StreamVec<'scope, u64, O>
@@ -37,8 +42,8 @@ where
     O: Clone + 'static,
 {
     let exchange = Exchange::new(move |row: &D| route(row));
-    rows.binary_frontier(
-        ticks,
+    inputs.rows.binary_frontier(
+        inputs.ticks,
         exchange,
         Pipeline,
         name,
@@ -62,15 +67,9 @@ where
                     if can_receive(rows_frontier, time) || can_receive(ticks_frontier, time) {
                         break;
                     }
-                    let Pending {
-                        capability,
-                        tick,
-                        rows,
-                    } = entry.remove();
+                    let Pending { capability, tick, rows } = entry.remove();
                     if let Some(tick) = tick {
-                        output
-                            .session(&capability)
-                            .give_iterator(apply(&tick, rows).into_iter());
+                        output.session(&capability).give_iterator(apply(&tick, rows).into_iter());
                     }
                 }
             }

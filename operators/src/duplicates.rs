@@ -25,7 +25,7 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, OkErr};
 
-use crate::by_epoch::by_epoch;
+use crate::by_epoch::{Inputs, by_epoch};
 use crate::events::{EventId, Observation, Outcome, Position, Withdrawal};
 use crate::lateness::Horizon;
 use crate::tick::Tick;
@@ -65,14 +65,11 @@ pub fn duplicates<'scope>(
     ticks: StreamVec<'scope, u64, Tick>,
     horizon: Horizon,
 ) -> DistinctStreams<'scope> {
-    let arrivals = observations
-        .map(Arrival::Event)
-        .concat(withdrawals.map(Arrival::Withdrawal));
+    let arrivals = observations.map(Arrival::Event).concat(withdrawals.map(Arrival::Withdrawal));
     let mut events = DistinctEvents::new(horizon);
     let (updates, books) = by_epoch(
-        arrivals,
-        ticks,
         "duplicates",
+        Inputs { rows: arrivals, ticks },
         Arrival::route,
         move |tick, arrivals| {
             let distinct = events.apply(tick, arrivals);
@@ -221,16 +218,10 @@ impl DistinctEvents {
     /// What is known of `id`, from now on remembered at least until this watermark.
     fn recall(&mut self, id: EventId, until: EventTime) -> Option<&mut Known> {
         let watermark = self.watermark;
-        let known = self
-            .known
-            .get_mut(&id)
-            .filter(|known| known.until > watermark)?;
+        let known = self.known.get_mut(&id).filter(|known| known.until > watermark)?;
         if until > known.until {
             if forget_step(until) > forget_step(known.until) {
-                self.forgetting
-                    .entry(forget_step(until))
-                    .or_default()
-                    .push(id);
+                self.forgetting.entry(forget_step(until)).or_default().push(id);
             }
             known.until = until;
         }
@@ -240,10 +231,7 @@ impl DistinctEvents {
     fn remember(&mut self, id: EventId, until: EventTime, standing: Standing) {
         if until > self.watermark {
             self.known.insert(id, Known { until, standing });
-            self.forgetting
-                .entry(forget_step(until))
-                .or_default()
-                .push(id);
+            self.forgetting.entry(forget_step(until)).or_default().push(id);
         }
     }
 
@@ -254,11 +242,7 @@ impl DistinctEvents {
             }
             for id in due.remove() {
                 // A later copy or withdrawal may have moved the id to a later step.
-                if self
-                    .known
-                    .get(&id)
-                    .is_some_and(|known| known.until <= self.watermark)
-                {
+                if self.known.get(&id).is_some_and(|known| known.until <= self.watermark) {
                     self.known.remove(&id);
                 }
             }
@@ -268,10 +252,7 @@ impl DistinctEvents {
 
 /// The first step boundary not before this watermark.
 fn forget_step(until: EventTime) -> EventTime {
-    let steps = until
-        .plus_ms(FORGET_STEP_MS - 1)
-        .0
-        .div_euclid(FORGET_STEP_MS);
+    let steps = until.plus_ms(FORGET_STEP_MS - 1).0.div_euclid(FORGET_STEP_MS);
     EventTime(steps.saturating_mul(FORGET_STEP_MS))
 }
 
@@ -281,10 +262,7 @@ mod tests {
     use crate::sample::{horizon, observation, tick, withdrawal};
 
     fn updates(of: &Distinct) -> Vec<(i64, isize)> {
-        of.updates
-            .iter()
-            .map(|(seen, diff)| (seen.position.offset.0, *diff))
-            .collect()
+        of.updates.iter().map(|(seen, diff)| (seen.position.offset.0, *diff)).collect()
     }
 
     fn event(id: u128, offset: i64, time: i64) -> Arrival {
@@ -300,10 +278,7 @@ mod tests {
         let mut events = DistinctEvents::new(horizon());
         let first = events.apply(&tick(0, 0), vec![event(1, 9, 500), event(1, 5, 500)]);
         assert_eq!(updates(&first), [(5, 1)]);
-        assert_eq!(
-            first.books,
-            [(Outcome::Counted, 1), (Outcome::Duplicate, 1)].into()
-        );
+        assert_eq!(first.books, [(Outcome::Counted, 1), (Outcome::Duplicate, 1)].into());
         let second = events.apply(&tick(0, 0), vec![event(1, 2, 600), event(1, 7, 500)]);
         assert_eq!(updates(&second), [(5, -1), (2, 1)]);
         assert_eq!(second.books, [(Outcome::Duplicate, 2)].into());
@@ -315,22 +290,11 @@ mod tests {
         events.apply(&tick(0, 0), vec![event(1, 1, 500), withdraw(2, 500)]);
         let second = events.apply(&tick(0, 0), vec![withdraw(1, 600), event(2, 2, 500)]);
         assert_eq!(updates(&second), [(1, -1)]);
-        assert_eq!(
-            second.books,
-            [(Outcome::Counted, 1), (Outcome::Withdrawal, 1)].into()
-        );
-        let again = vec![
-            event(1, 0, 500),
-            event(2, 0, 500),
-            withdraw(1, 600),
-            withdraw(2, 600),
-        ];
+        assert_eq!(second.books, [(Outcome::Counted, 1), (Outcome::Withdrawal, 1)].into());
+        let again = vec![event(1, 0, 500), event(2, 0, 500), withdraw(1, 600), withdraw(2, 600)];
         let third = events.apply(&tick(0, 0), again);
         assert_eq!(updates(&third), []);
-        assert_eq!(
-            third.books,
-            [(Outcome::Duplicate, 2), (Outcome::Withdrawal, 2)].into()
-        );
+        assert_eq!(third.books, [(Outcome::Duplicate, 2), (Outcome::Withdrawal, 2)].into());
     }
 
     #[test]
@@ -338,10 +302,7 @@ mod tests {
         let mut events = DistinctEvents::new(horizon());
         let epoch = events.apply(&tick(0, 0), vec![withdraw(1, 500), event(1, 1, 500)]);
         assert_eq!(updates(&epoch), []);
-        assert_eq!(
-            epoch.books,
-            [(Outcome::Counted, 1), (Outcome::Withdrawal, 1)].into()
-        );
+        assert_eq!(epoch.books, [(Outcome::Counted, 1), (Outcome::Withdrawal, 1)].into());
     }
 
     #[test]
@@ -352,23 +313,15 @@ mod tests {
         let late = vec![event(1, 1, 2_600), withdraw(1, 2_600)];
         let epoch = events.apply(&tick(3_000, 0), late);
         assert_eq!(updates(&epoch), []);
-        assert_eq!(
-            epoch.books,
-            [(Outcome::Duplicate, 1), (Outcome::Withdrawal, 1)].into()
-        );
+        assert_eq!(epoch.books, [(Outcome::Duplicate, 1), (Outcome::Withdrawal, 1)].into());
     }
 
     #[test]
     fn ids_leave_memory_with_their_windows_and_withdrawals_with_their_horizons() {
         let mut events = DistinctEvents::new(horizon());
-        let arrivals = (0..100)
-            .map(|id| event(id, id as i64, 9 * id as i64))
-            .collect();
+        let arrivals = (0..100).map(|id| event(id, id as i64, 9 * id as i64)).collect();
         events.apply(&tick(0, 0), arrivals);
-        events.apply(
-            &tick(0, 0),
-            vec![event(7, 200, 1_500), withdraw(1_000, 4_000)],
-        );
+        events.apply(&tick(0, 0), vec![event(7, 200, 1_500), withdraw(1_000, 4_000)]);
         let live_at = [2_999, 3_000, 4_000, 8_000].map(|watermark| {
             events.apply(&tick(watermark, 0), Vec::new());
             events.live()

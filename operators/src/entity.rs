@@ -18,7 +18,7 @@ use differential_dataflow::Hashable;
 use differential_dataflow::consolidation::consolidate;
 use timely::dataflow::StreamVec;
 
-use crate::by_epoch::by_epoch;
+use crate::by_epoch::{Inputs, by_epoch};
 use crate::events::Observation;
 use crate::keys::Values;
 use crate::lateness::Horizon;
@@ -35,9 +35,8 @@ pub fn entity<'scope>(
 ) -> StreamVec<'scope, u64, (Observation, isize)> {
     let mut entities = EntityValues::new(horizon, take);
     by_epoch(
-        updates,
-        ticks,
         "entity",
+        Inputs { rows: updates, ticks },
         |(observation, _)| (observation.key.window_start, &observation.entity).hashed(),
         move |tick, updates| entities.apply(tick, updates),
     )
@@ -54,11 +53,7 @@ impl EntityValues {
     /// Knows no entity yet.
     #[must_use]
     pub fn new(horizon: Horizon, take: Take) -> Self {
-        Self {
-            horizon,
-            take,
-            windows: BTreeMap::new(),
-        }
+        Self { horizon, take, windows: BTreeMap::new() }
     }
 
     /// Applies all updates of one epoch, in any order. Epochs come in order. Returns what the
@@ -74,10 +69,7 @@ impl EntityValues {
         for (mut observation, diff) in updates {
             let entity = std::mem::take(&mut observation.entity);
             let window_start = observation.key.window_start;
-            by_entity
-                .entry((window_start, entity))
-                .or_default()
-                .push((observation, diff));
+            by_entity.entry((window_start, entity)).or_default().push((observation, diff));
         }
         by_entity
             .into_iter()
@@ -165,11 +157,7 @@ fn mean(values: &[i128]) -> Option<i128> {
     let sum = sum(values)?;
     let count = values.len() as i128;
     let (quotient, remainder) = (sum / count, sum % count);
-    let away = if remainder.abs() * 2 >= count {
-        sum.signum()
-    } else {
-        0
-    };
+    let away = if remainder.abs() * 2 >= count { sum.signum() } else { 0 };
     Some(quotient + away)
 }
 
@@ -184,20 +172,14 @@ mod tests {
         updates: Vec<(Observation, isize)>,
     ) -> Vec<(u32, Option<i128>, isize)> {
         let changes = entities.apply(&tick(0, 0), updates);
-        changes
-            .iter()
-            .map(|(row, diff)| (row.key.place.0, row.values[0], *diff))
-            .collect()
+        changes.iter().map(|(row, diff)| (row.key.place.0, row.values[0], *diff)).collect()
     }
 
     #[test]
     fn last_is_the_newest_event_and_a_withdrawal_brings_back_the_one_before() {
         let mut entities = EntityValues::new(horizon(), Take::Last);
         let (old, new) = (seen(1, 7, 100, Some(5)), seen(1, 8, 200, Some(6)));
-        assert_eq!(
-            step(&mut entities, vec![(new.clone(), 1)]),
-            [(8, Some(6), 1)]
-        );
+        assert_eq!(step(&mut entities, vec![(new.clone(), 1)]), [(8, Some(6), 1)]);
         assert_eq!(step(&mut entities, vec![(old.clone(), 1)]), []);
         let back = step(&mut entities, vec![(new, -1)]);
         assert_eq!(back, [(8, Some(6), -1), (7, Some(5), 1)]);
@@ -217,11 +199,7 @@ mod tests {
             (Take::Sum, Some(-5)),
         ] {
             let mut entities = EntityValues::new(horizon(), take);
-            assert_eq!(
-                step(&mut entities, updates.clone()),
-                [(2, expected, 1)],
-                "{take:?}"
-            );
+            assert_eq!(step(&mut entities, updates.clone()), [(2, expected, 1)], "{take:?}");
         }
     }
 
@@ -229,10 +207,7 @@ mod tests {
     fn all_null_is_null_and_a_sum_out_of_range_too() {
         for take in [Take::Mean, Take::Max, Take::Sum] {
             let mut entities = EntityValues::new(horizon(), take);
-            assert_eq!(
-                step(&mut entities, vec![(seen(1, 0, 0, None), 1)]),
-                [(0, None, 1)]
-            );
+            assert_eq!(step(&mut entities, vec![(seen(1, 0, 0, None), 1)]), [(0, None, 1)]);
         }
         let mut entities = EntityValues::new(horizon(), Take::Sum);
         let huge = [0, 1].map(|time| (seen(1, 0, time, Some(i128::MAX)), 1));

@@ -19,7 +19,7 @@ use differential_dataflow::consolidation::consolidate;
 use smallvec::smallvec;
 use timely::dataflow::StreamVec;
 
-use crate::by_epoch::by_epoch;
+use crate::by_epoch::{Inputs, by_epoch};
 use crate::events::Observation;
 use crate::lateness::Horizon;
 use crate::members::{Members, change};
@@ -43,9 +43,8 @@ pub fn latest<'scope>(
 ) -> StreamVec<'scope, u64, (Observation, isize)> {
     let mut entities = LatestValues::new(horizon, silence);
     by_epoch(
-        updates,
-        ticks,
         "latest",
+        Inputs { rows: updates, ticks },
         |(observation, _)| observation.entity.hashed(),
         move |tick, updates| entities.apply(tick, updates),
     )
@@ -136,9 +135,7 @@ impl LatestValues {
             entity.members.update(observation, diff);
         }
         let horizon = self.horizon;
-        entity
-            .members
-            .keep_newest_closed(|time| horizon.is_closed(time, watermark));
+        entity.members.keep_newest_closed(|time| horizon.is_closed(time, watermark));
         entity.standing = self.standing(&entity.members);
         let new = entity.contribution(&name);
         self.set_timer(&name, &mut entity);
@@ -165,11 +162,7 @@ impl LatestValues {
     /// Takes the timers that the bound time is past, with their entities.
     fn take_due(&mut self) -> Vec<Rc<[u8]>> {
         let mut due = Vec::new();
-        while self
-            .timers
-            .first()
-            .is_some_and(|(timer_ms, _)| *timer_ms < self.bound_time_ms)
-        {
+        while self.timers.first().is_some_and(|(timer_ms, _)| *timer_ms < self.bound_time_ms) {
             if let Some((_, name)) = self.timers.pop_first() {
                 if let Some(entity) = self.entities.get_mut(&name) {
                     entity.timer_ms = None;
@@ -182,14 +175,11 @@ impl LatestValues {
 
     /// Sees to it that the entity is looked at when its standing may change.
     fn set_timer(&mut self, name: &Rc<[u8]>, entity: &mut Entity) {
-        let next_ms = entity
-            .members
-            .newest()
-            .and_then(|newest| match entity.standing {
-                Standing::Known => Some(newest.time.plus_ms(self.silence.expire_ms).0),
-                Standing::Unknown => Some(newest.time.plus_ms(self.silence.forget_ms).0),
-                Standing::Gone => None,
-            });
+        let next_ms = entity.members.newest().and_then(|newest| match entity.standing {
+            Standing::Known => Some(newest.time.plus_ms(self.silence.expire_ms).0),
+            Standing::Unknown => Some(newest.time.plus_ms(self.silence.forget_ms).0),
+            Standing::Gone => None,
+        });
         let early_enough = |timer_ms| next_ms.is_some_and(|next_ms| timer_ms <= next_ms);
         if entity.timer_ms.is_some_and(early_enough) {
             return;
@@ -198,8 +188,7 @@ impl LatestValues {
             self.timers.remove(&(timer_ms, name.clone()));
         }
         entity.timer_ms = next_ms;
-        self.timers
-            .extend(next_ms.map(|next_ms| (next_ms, name.clone())));
+        self.timers.extend(next_ms.map(|next_ms| (next_ms, name.clone())));
     }
 }
 
@@ -221,17 +210,8 @@ mod tests {
     use crate::sample::{horizon, seen, tick};
 
     fn entities() -> LatestValues {
-        let horizon = Horizon {
-            window_ms: None,
-            ..horizon()
-        };
-        LatestValues::new(
-            horizon,
-            Silence {
-                expire_ms: 100,
-                forget_ms: 1_000,
-            },
-        )
+        let horizon = Horizon { window_ms: None, ..horizon() };
+        LatestValues::new(horizon, Silence { expire_ms: 100, forget_ms: 1_000 })
     }
 
     fn step(
@@ -240,20 +220,14 @@ mod tests {
         updates: Vec<(Observation, isize)>,
     ) -> Vec<(u32, Option<i128>, isize)> {
         let changes = entities.apply(&tick(0, bound_time_ms), updates);
-        changes
-            .iter()
-            .map(|(row, diff)| (row.key.place.0, row.values[0], *diff))
-            .collect()
+        changes.iter().map(|(row, diff)| (row.key.place.0, row.values[0], *diff)).collect()
     }
 
     #[test]
     fn an_entity_moves_with_its_newest_event_and_a_withdrawal_brings_it_back() {
         let mut entities = entities();
         let (old, new) = (seen(1, 7, 10, Some(5)), seen(1, 8, 20, Some(6)));
-        assert_eq!(
-            step(&mut entities, 20, vec![(old.clone(), 1)]),
-            [(7, Some(5), 1)]
-        );
+        assert_eq!(step(&mut entities, 20, vec![(old.clone(), 1)]), [(7, Some(5), 1)]);
         let moved = step(&mut entities, 21, vec![(new.clone(), 1)]);
         assert_eq!(moved, [(7, Some(5), -1), (8, Some(6), 1)]);
         let back = step(&mut entities, 22, vec![(new, -1)]);
@@ -281,10 +255,7 @@ mod tests {
         step(&mut entities, 500, Vec::new());
         let known = step(&mut entities, 501, vec![(seen(1, 8, 490, Some(6)), 1)]);
         assert_eq!(known, [(7, None, -1), (8, Some(6), 1)]);
-        assert_eq!(
-            step(&mut entities, 591, Vec::new()),
-            [(8, Some(6), -1), (8, None, 1)]
-        );
+        assert_eq!(step(&mut entities, 591, Vec::new()), [(8, Some(6), -1), (8, None, 1)]);
     }
 
     #[test]
@@ -301,10 +272,7 @@ mod tests {
         let mut entities = entities();
         step(&mut entities, 0, vec![(seen(1, 7, 10, Some(5)), 1)]);
         step(&mut entities, 200, Vec::new());
-        assert_eq!(
-            step(&mut entities, 50, vec![(seen(1, 7, 11, Some(5)), 1)]),
-            []
-        );
+        assert_eq!(step(&mut entities, 50, vec![(seen(1, 7, 11, Some(5)), 1)]), []);
     }
 
     #[test]
@@ -313,13 +281,8 @@ mod tests {
         let updates = (0..10).map(|time| (seen(1, 7, time, Some(5)), 1)).collect();
         entities.apply(&tick(2_004, 10), updates);
         let entity = entities.entities.values().next();
-        let kept: Vec<_> = entity
-            .map(|entity| entity.members.iter().collect())
-            .unwrap_or_default();
-        assert_eq!(
-            kept.iter().map(|member| member.time.0).collect::<Vec<_>>(),
-            [4, 5, 6, 7, 8, 9]
-        );
+        let kept: Vec<_> = entity.map(|entity| entity.members.iter().collect()).unwrap_or_default();
+        assert_eq!(kept.iter().map(|member| member.time.0).collect::<Vec<_>>(), [4, 5, 6, 7, 8, 9]);
         assert_eq!(entities.timers.len(), 1);
     }
 }

@@ -1,0 +1,5 @@
+//! Everything this crate is tested for as a whole, in one binary.
+
+mod keyed_operators;
+mod model;
+mod time_model;
