@@ -7,7 +7,7 @@ build: store/node_modules ## Build the program (target/release/citycell)
 
 .PHONY: demo
 demo: build ## Show a simulated district live, until stopped
-	target/release/citycell demo
+	cargo run --release --package citycell -- demo
 
 .PHONY: test
 test: store/node_modules ## Run every test, with a real Kafka beside them
