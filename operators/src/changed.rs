@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use differential_dataflow::difference::Semigroup;
 use differential_dataflow::operators::arrange::Arranged;
 use differential_dataflow::trace::cursor::{CursorList, cursor_list};
-use differential_dataflow::trace::{BatchCursor, Cursor, Span, TraceReader};
+use differential_dataflow::trace::{BatchCursor, Cursor, Navigable, Span, TraceReader};
 use smallvec::SmallVec;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
@@ -229,14 +229,14 @@ fn let_compact<Tr: TraceReader<Time = u64>>(trace: &mut Tr, done: u64) {
 }
 
 type TotalsCursor = CursorList<BatchCursor<TotalsTrace>>;
-type ExtremesCursor = CursorList<BatchCursor<ExtremesTrace>>;
+type ExtremesCursor = BatchCursor<ExtremesTrace>;
 
 /// Both arrangements as they are now; their updates tell the epochs apart.
 struct View<'a> {
     totals: TotalsCursor,
     totals_batches: Vec<TotalsBatch>,
-    extremes: ExtremesCursor,
-    extremes_batches: Vec<ExtremesBatch>,
+    /// One per batch: a `CursorList` panics in `seek_val` once one of its cursors is at its end.
+    extremes: Vec<(ExtremesCursor, ExtremesBatch)>,
     kept: &'a Extremes,
     /// The sums' updates of the key at hand, by epoch.
     updates: Vec<(u64, Accumulators)>,
@@ -245,8 +245,9 @@ struct View<'a> {
 impl<'a> View<'a> {
     fn new(totals: &mut TotalsTrace, extremes: &mut ExtremesTrace, kept: &'a Extremes) -> Self {
         let (totals, totals_batches) = cursor_list(all_batches(totals));
-        let (extremes, extremes_batches) = cursor_list(all_batches(extremes));
-        Self { totals, totals_batches, extremes, extremes_batches, kept, updates: Vec::new() }
+        let with_cursor = |batch: ExtremesBatch| (batch.cursor(), batch);
+        let extremes = all_batches(extremes).into_iter().map(with_cursor).collect();
+        Self { totals, totals_batches, extremes, kept, updates: Vec::new() }
     }
 
     /// Goes forward to `key`.
@@ -259,8 +260,8 @@ impl<'a> View<'a> {
                 updates.push((*epoch, sums.clone()));
             });
         }
-        if !self.kept.is_empty() {
-            self.extremes.seek_key(&self.extremes_batches, key);
+        for (cursor, batch) in &mut self.extremes {
+            cursor.seek_key(batch, key);
         }
     }
 
@@ -274,34 +275,37 @@ impl<'a> View<'a> {
     }
 
     fn extremes_at(&mut self, key: &Key, epoch: u64) -> SmallVec<[Option<i128>; 1]> {
-        let here =
-            !self.kept.is_empty() && self.extremes.get_key(&self.extremes_batches) == Some(key);
-        (0..self.kept.len())
-            .map(|extreme| here.then(|| self.first_live(extreme as u16, epoch)).flatten())
-            .collect()
+        (0..self.kept.len()).map(|extreme| self.first_live(key, extreme as u16, epoch)).collect()
     }
 
     /// The first value of this extreme that is there as of `epoch`.
-    fn first_live(&mut self, extreme: u16, epoch: u64) -> Option<i128> {
+    fn first_live(&mut self, key: &Key, extreme: u16, epoch: u64) -> Option<i128> {
         let first = Ranked { extreme, rank: i128::MIN };
-        self.extremes.rewind_vals(&self.extremes_batches);
-        self.extremes.seek_val(&self.extremes_batches, &first);
-        while let Some(ranked) = self.extremes.get_val(&self.extremes_batches) {
-            if ranked.extreme != extreme {
-                break;
-            }
+        let mut here: SmallVec<[_; 8]> = self
+            .extremes
+            .iter_mut()
+            .filter(|(cursor, batch)| cursor.get_key(batch) == Some(key))
+            .collect();
+        for (cursor, batch) in &mut here {
+            cursor.rewind_vals(batch);
+            cursor.seek_val(batch, &first);
+        }
+        loop {
+            let values = here.iter().filter_map(|(cursor, batch)| cursor.get_val(batch));
+            let ranked = *values.min().filter(|ranked| ranked.extreme == extreme)?;
             let mut count = 0;
-            self.extremes.map_times(&self.extremes_batches, |time, diff| {
-                if *time <= epoch {
-                    count += diff;
+            for (cursor, batch) in &mut here {
+                if cursor.get_val(batch) == Some(&ranked) {
+                    cursor.map_times(batch, |time, diff| {
+                        count += if *time <= epoch { *diff } else { 0 };
+                    });
+                    cursor.step_val(batch);
                 }
-            });
+            }
             if count > 0 {
                 return Some(self.kept.turn(extreme, ranked.rank));
             }
-            self.extremes.step_val(&self.extremes_batches);
         }
-        None
     }
 }
 

@@ -1,5 +1,7 @@
 //! Everything this crate is tested for as a whole, in one binary.
 
+mod aggregates;
+mod city;
 mod keyed_operators;
 mod model;
 mod time_model;
