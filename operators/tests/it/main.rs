@@ -2,6 +2,7 @@
 
 mod aggregates;
 mod city;
+mod decode;
 mod keyed_operators;
 mod model;
 mod time_model;
