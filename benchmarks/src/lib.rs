@@ -1,1 +1,3 @@
 //! Benchmarks: run small under cargo test, large under make bench.
+
+pub mod decode;

@@ -6,6 +6,7 @@ pub mod books;
 pub mod clickhouse;
 pub mod commands;
 pub mod dataflow;
+pub mod event_schemas;
 pub mod grid;
 pub mod http;
 pub mod kafka;

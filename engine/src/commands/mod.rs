@@ -1,3 +1,4 @@
 //! The commands of `citycell`, one file each.
 
+pub mod schema;
 pub mod store;

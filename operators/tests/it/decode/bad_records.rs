@@ -26,7 +26,8 @@ fn decode_between(payload: Option<&[u8]>) -> Reject {
 
 #[test]
 fn each_bad_record_has_its_reason_and_leaves_its_batch_alone() {
-    let with = |fields: &str| format!("{{\"name\": \"n\", \"at\": \"2026-03-01T00:00:00Z\"{fields}}}");
+    let with =
+        |fields: &str| format!("{{\"name\": \"n\", \"at\": \"2026-03-01T00:00:00Z\"{fields}}}");
     let cases: [(Reason, &str, String); 16] = [
         (Reason::NotJson, "", "count=3".to_owned()),
         (Reason::NotJson, "", with("").replace('}', "")),

@@ -43,8 +43,7 @@ impl Naive {
         payload: Option<&[u8]>,
         headers: Option<&CloudEventHeaders>,
     ) -> Verdict {
-        self.read(payload, headers)
-            .unwrap_or_else(|(reason, field)| Verdict::Reject(reason, field))
+        self.read(payload, headers).unwrap_or_else(|(reason, field)| Verdict::Reject(reason, field))
     }
 
     fn read(
@@ -185,11 +184,13 @@ fn cell(field: &Field, value: &Value) -> Result<Option<String>, Reason> {
             Some(value) if in_range(value) => Ok(Some(value.to_string())),
             _ => Err(Reason::OutOfRange),
         },
-        (FieldType::Integer, _, Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
-            (Some(value), Some(float)) if in_range(float) => Ok(Some(value.to_string())),
-            (None, Some(float)) if float.abs() < 2f64.powi(63) => Err(Reason::WrongType),
-            _ => Err(Reason::OutOfRange),
-        },
+        (FieldType::Integer, _, Value::Number(number)) => {
+            match (number.as_i64(), number.as_f64()) {
+                (Some(value), Some(float)) if in_range(float) => Ok(Some(value.to_string())),
+                (None, Some(float)) if float.abs() < 2f64.powi(63) => Err(Reason::WrongType),
+                _ => Err(Reason::OutOfRange),
+            }
+        }
         (FieldType::Time, TimeFormat::EpochMs, Value::Number(number)) => match number.as_i64() {
             Some(ms) if (0..=9999).contains(&year(ms)) => Ok(Some(ms.to_string())),
             None if number.is_f64() => Err(Reason::WrongType),
