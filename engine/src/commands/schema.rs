@@ -241,7 +241,7 @@ mod tests {
         assert!(one.contains("[free | occupied | closed | unknown]"), "{one}");
         let (_, schema) = run_with(&["traffic", "--json-schema"]);
         let schema: Value = serde_json::from_str(&schema).expect("JSON");
-        assert_eq!(schema["properties"]["occupancy"]["maximum"], 1);
+        assert_eq!(schema["properties"]["laneId"]["maximum"], 100);
     }
 
     #[test]
