@@ -180,11 +180,11 @@ impl Sensor {
 /// A WGS 84 point in the coordinate system of its stream.
 fn sent_as(stream: Stream, (lon, lat): (f64, f64)) -> (f64, f64) {
     match stream {
-        Stream::CrowdFlow => {
+        Stream::CrowdFlow | Stream::Parking | Stream::Traffic => {
             let (lon, lat) = coordtransform::wgs84_to_gcj02(lon, lat);
             (rounded(lon), rounded(lat))
         }
-        Stream::Parking | Stream::Environment | Stream::Traffic => (lon, lat),
+        Stream::Environment => (lon, lat),
     }
 }
 

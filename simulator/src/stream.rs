@@ -5,11 +5,11 @@
 pub enum Stream {
     /// People counted; places in GCJ-02, as Chinese map services give them.
     CrowdFlow,
-    /// Single parking spaces; places in WGS 84.
+    /// Single parking spaces; places in GCJ-02.
     Parking,
     /// Air pollutants; places in WGS 84.
     Environment,
-    /// Vehicles counted; places in WGS 84.
+    /// Vehicles counted; places in GCJ-02.
     Traffic,
 }
 

@@ -56,10 +56,10 @@ fn every_event_stands_in_the_cell_it_names() {
     let (district, events) = good_events();
     for (record, payload) in events {
         let (lon, lat) = (payload["lon"].as_f64().unwrap(), payload["lat"].as_f64().unwrap());
-        let (lon, lat) = if record.topic == Stream::CrowdFlow.topic() {
-            coordtransform::gcj02_to_wgs84(lon, lat)
-        } else {
+        let (lon, lat) = if record.topic == Stream::Environment.topic() {
             (lon, lat)
+        } else {
+            coordtransform::gcj02_to_wgs84(lon, lat)
         };
         let cell = district.cells().iter().find(|cell| payload["gridCode"] == cell.code).unwrap();
         let (west, north) = district.point_in(cell, 0.0, 0.0);
