@@ -70,3 +70,17 @@ fn list(paths: &[PathBuf]) -> String {
     let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
     names.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_library_says_what_to_do() {
+        let looked_at = vec![PathBuf::from("a/libchdb.so"), PathBuf::from("b/libchdb.so")];
+        let text = StoreError::LibraryMissing { looked_at }.to_string();
+        assert!(text.contains("`npm ci` in the folder store/"), "{text}");
+        assert!(text.contains("CITYCELL_CHDB"), "{text}");
+        assert!(text.contains("a/libchdb.so, b/libchdb.so"), "{text}");
+    }
+}

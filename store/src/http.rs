@@ -11,7 +11,7 @@ use axum::http::{Method, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -165,7 +165,8 @@ async fn try_answer(
         Statement::Insert(parts) => {
             let first = text.freeze().slice(parts.data_at..);
             let insert = Insert { head: parts.head, format: parts.format, role, parameters };
-            run_insert(session, insert, first, body, query_id).await
+            let data = stream::iter([Ok(first)]).chain(body);
+            run_insert(session, insert, data, query_id).await
         }
         Statement::Plain => {
             if !text.is_empty() {
@@ -211,16 +212,15 @@ async fn refuse_more(body: &mut BodyDataStream) -> Result<(), Exception> {
 async fn run_insert(
     session: Session,
     insert: Insert,
-    first: Bytes,
-    mut body: BodyDataStream,
+    mut data: impl Stream<Item = Result<Bytes, axum::Error>> + Unpin,
     query_id: &str,
 ) -> Result<Response<Body>, Exception> {
     let (sender, incoming) = mpsc::channel(PIECES_WAITING_MAX);
     let format = insert.format.clone();
     let running = tokio::task::spawn_blocking(move || insert::run(session, &insert, incoming));
-    let mut open = first.is_empty() || sender.send(Incoming::Data(first)).await.is_ok();
+    let mut open = true;
     while open {
-        open = match body.next().await {
+        open = match data.next().await {
             Some(Ok(piece)) => sender.send(Incoming::Data(piece)).await.is_ok(),
             Some(Err(_)) => false,
             None => {

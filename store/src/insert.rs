@@ -4,11 +4,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::authentication::Role;
-use crate::connection::Progress;
 use crate::engine::Session;
 use crate::exception::Exception;
 use crate::guard;
 use crate::parameters::Parameters;
+use crate::results::Progress;
 
 /// What comes from the client.
 pub(crate) enum Incoming {

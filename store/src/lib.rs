@@ -28,6 +28,7 @@ mod library;
 mod multipart;
 mod parameters;
 mod response;
+mod results;
 mod running;
 mod select;
 mod statement;

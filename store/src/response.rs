@@ -6,8 +6,8 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, header};
 use bytes::Bytes;
 
-use crate::connection::Progress;
 use crate::exception::Exception;
+use crate::results::Progress;
 
 const QUERY_ID: HeaderName = HeaderName::from_static("x-clickhouse-query-id");
 const FORMAT: HeaderName = HeaderName::from_static("x-clickhouse-format");

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
 
-use crate::connection::Progress;
 use crate::engine::{Engine, Session};
 use crate::exception::Exception;
 use crate::response;
+use crate::results::Progress;
 use crate::select::{self, Piece, Select};
 
 /// How many pieces of a result wait for the network before the engine does.

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::authentication::Role;
-use crate::connection::{Chunk, Progress, QueryClass};
+use crate::connection::QueryClass;
 use crate::engine::Session;
 use crate::exception::Exception;
 use crate::guard;
 use crate::parameters::Parameters;
+use crate::results::{Chunk, Progress};
 use crate::statement;
 
 /// A piece of a result. `Started` comes first, unless an error does.

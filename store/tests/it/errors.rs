@@ -86,11 +86,21 @@ async fn users_prove_who_they_are_in_three_ways() {
 #[tokio::test]
 async fn an_error_in_the_middle_of_a_result_is_seen() {
     let (store, _folder) = Served::fresh();
-    let sql = "SELECT throwIf(number = 200000, 'far in') AS thrown FROM numbers(1000000)";
-    let error = store.client(READER).query(sql).fetch_all::<u8>().await.unwrap_err();
+    let sql = "SELECT throwIf(number = 3000000, 'far in') AS thrown FROM numbers(4000000)";
+    // One thread, so that what comes before the error is out before it.
+    let parameters = [("max_threads", "1")];
+    let error = store
+        .client(READER)
+        .query(sql)
+        .with_setting("max_threads", "1")
+        .fetch_all::<u8>()
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("Code: 395. DB::Exception: far in"), "{error}");
-    let request = reqwest::Client::new().post(store.url()).basic_auth(READER.0, Some(READER.1));
+    let url = reqwest::Url::parse_with_params(&store.url(), parameters).unwrap();
+    let request = reqwest::Client::new().post(url).basic_auth(READER.0, Some(READER.1));
     let response = request.body(sql).send().await.unwrap();
+    assert_eq!(response.status(), 200, "the error came before the first bytes");
     assert!(response.bytes().await.is_err(), "a cut result must not look whole");
     store.stop();
 }

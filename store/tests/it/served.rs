@@ -142,7 +142,7 @@ fn child_serves() {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = Store::start(config).await.unwrap();
+        let store = Store::start(config).await.unwrap_or_else(|error| panic!("{error}"));
         println!("{LISTENING}{}", store.local_addr());
         let closed = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
         closed.await.unwrap().unwrap();
