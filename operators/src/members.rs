@@ -29,10 +29,7 @@ impl Members {
             group: observation.key.group,
             values: observation.values,
         };
-        match (
-            self.0.binary_search_by_key(&member.order(), Member::order),
-            diff > 0,
-        ) {
+        match (self.0.binary_search_by_key(&member.order(), Member::order), diff > 0) {
             (Err(index), true) => self.0.insert(index, member),
             (Ok(index), false) => drop(self.0.remove(index)),
             (Ok(_), true) | (Err(_), false) => {}
@@ -78,11 +75,7 @@ impl Member {
             id: None,
             time: window_start,
             position: Position::default(),
-            key: Key {
-                window_start,
-                place: self.place,
-                group: self.group.clone(),
-            },
+            key: Key { window_start, place: self.place, group: self.group.clone() },
             entity: entity.into(),
             values,
         }
@@ -96,6 +89,5 @@ pub(crate) fn change(
 ) -> impl Iterator<Item = (Observation, isize)> {
     let changed = old != new;
     let old = old.filter(|_| changed).map(|old| (old, -1));
-    old.into_iter()
-        .chain(new.filter(|_| changed).map(|new| (new, 1)))
+    old.into_iter().chain(new.filter(|_| changed).map(|new| (new, 1)))
 }

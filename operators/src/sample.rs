@@ -10,11 +10,7 @@ use crate::tick::Tick;
 
 /// Windows of 1 s, 2 s of lateness, 1 s ahead at most.
 pub(crate) fn horizon() -> Horizon {
-    Horizon {
-        window_ms: Some(1_000),
-        allow_ms: 2_000,
-        future_ms: 1_000,
-    }
+    Horizon { window_ms: Some(1_000), allow_ms: 2_000, future_ms: 1_000 }
 }
 
 pub(crate) fn tick(watermark: i64, bound_time_ms: i64) -> Tick {
@@ -33,10 +29,7 @@ pub(crate) fn observation(id: u128, offset: i64, time: i64) -> Observation {
         id: Some(EventId(id)),
         time,
         position: position(offset),
-        key: Key {
-            window_start: horizon().window_start(time),
-            ..Key::default()
-        },
+        key: Key { window_start: horizon().window_start(time), ..Key::default() },
         entity: Box::from([0]),
         values: smallvec![Some(i128::from(offset))],
     }
@@ -52,16 +45,9 @@ pub(crate) fn seen(entity: u8, place: u32, time: i64, value: Option<i128>) -> Ob
 }
 
 pub(crate) fn withdrawal(id: u128, broker_time_ms: i64) -> Withdrawal {
-    Withdrawal {
-        id: EventId(id),
-        position: position(broker_time_ms),
-        broker_time_ms,
-    }
+    Withdrawal { id: EventId(id), position: position(broker_time_ms), broker_time_ms }
 }
 
 fn position(offset: i64) -> Position {
-    Position {
-        offset: Offset(offset),
-        ..Position::default()
-    }
+    Position { offset: Offset(offset), ..Position::default() }
 }

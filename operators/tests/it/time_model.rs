@@ -136,6 +136,11 @@ fn bad(time: i64) -> Stored {
     Stored { broker_time: time, record: Record::Bad }
 }
 
+/// An event every second.
+fn talking(partition: u128) -> Vec<Stored> {
+    (1..40).map(|second| event(partition * 100 + second as u128, second * 1_000)).collect()
+}
+
 /// Reads everything at each of these epochs, a record being there from its broker time on.
 fn read_all(rules: &Rules, log: &Log, epochs: impl IntoIterator<Item = u64>) -> Vec<Binding> {
     let mut bindings = Vec::new();
@@ -168,19 +173,8 @@ fn the_watermark_of_an_epoch_is_what_the_epochs_before_it_reached() {
 
 #[test]
 fn an_idle_partition_does_not_hold_the_city_back_and_what_it_says_later_is_judged_alike() {
-    let talking = |partition: i64| -> Vec<Stored> {
-        (1..40).map(|second| event((partition * 100 + second) as u128, second * 1_000)).collect()
-    };
-    let mut waking = vec![event(900, 1_000), event(901, 30_500)];
-    waking[1].record = Record::Event(Event {
-        id: 901,
-        time: 5_000,
-        entity: 0,
-        place: 0,
-        value: Some(1),
-        wanted: true,
-    });
-    let log = [talking(0), talking(1), waking];
+    let overdue = Stored { broker_time: 30_500, ..event(901, 5_000) };
+    let log = [talking(0), talking(1), vec![event(900, 1_000), overdue]];
     let bindings = read_all(&STRICT, &log, (1..40).map(|second| second * 1_000));
     assert_eq!(bindings[28].watermark, 28_000);
     let mut machine = Machine::new(STRICT);
@@ -190,9 +184,6 @@ fn an_idle_partition_does_not_hold_the_city_back_and_what_it_says_later_is_judge
 
 #[test]
 fn a_partition_of_rejects_does_not_hold_the_city_back() {
-    let talking = |partition: i64| -> Vec<Stored> {
-        (1..40).map(|second| event((partition * 100 + second) as u128, second * 1_000)).collect()
-    };
     let log = [talking(0), talking(1), (1..40).map(|second| bad(second * 1_000)).collect()];
     let bindings = read_all(&STRICT, &log, (1..40).map(|second| second * 1_000));
     assert_eq!(bindings[30].watermark, 30_000);
@@ -200,18 +191,17 @@ fn a_partition_of_rejects_does_not_hold_the_city_back() {
 
 #[test]
 fn one_future_event_moves_no_watermark() {
-    let calm = [vec![event(1, 1_000)], vec![event(2, 1_000)], vec![event(3, 1_000)]];
+    // The first partition is the one that the watermark waits for.
+    let calm = [vec![event(1, 1_000)], vec![event(2, 1_900)], vec![event(3, 1_950)]];
     let mut stormy = calm.clone();
     let clock = Event { id: 4, time: 4_000, entity: 0, place: 0, value: None, wanted: true };
     stormy[0].push(Stored { broker_time: 1_999, record: Record::Event(clock) });
-    let epochs = [1_000, 2_000, 3_000, 20_000];
-    let watermarks = |log| -> Vec<_> {
-        read_all(&STRICT, log, epochs).iter().map(|binding| binding.watermark).collect()
-    };
+    let bindings = |log| read_all(&STRICT, log, [2_000, 3_000, 20_000]);
+    let watermarks = |log| bindings(log).iter().map(|of| of.watermark).collect::<Vec<_>>();
+    assert_eq!(watermarks(&stormy), [i64::MIN, 1_000, 1_000]);
     assert_eq!(watermarks(&stormy), watermarks(&calm));
-    let bindings = read_all(&STRICT, &stormy, epochs);
-    let closed = Machine::new(STRICT).process(&stormy, &bindings[0]);
-    assert_eq!(closed.books, [(Outcome::Counted, 3)].into());
+    let closed = Machine::new(STRICT).process(&stormy, &bindings(&stormy)[0]);
+    assert_eq!(closed.books, [(Outcome::Counted, 3), (Outcome::Rejected, 1)].into());
 }
 
 #[test]
