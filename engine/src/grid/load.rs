@@ -335,4 +335,27 @@ mod tests {
         file.write(&mut written).expect("a vector takes everything");
         assert_eq!(GridFile::parse(&written).expect("a grid"), file);
     }
+
+    #[test]
+    fn a_simulated_district_is_a_grid_whose_events_stand_in_the_cells_they_name() {
+        let config = citycell_simulator::SimulatorConfig::default();
+        let mut city = citycell_simulator::City::new(1, config).expect("the defaults make a city");
+        let loaded = load_text(&city.district().to_geojson().to_string()).expect("a grid");
+        let places = loaded.located.grid().places();
+        // 400 cells in 16 communities of one street of one district of the city.
+        assert_eq!(places.len(), 400 + 16 + 3);
+        for record in city.next_batch(city.now_ms() + 2_000) {
+            if record.planted != citycell_simulator::Planted::OnTime {
+                continue;
+            }
+            let event: serde_json::Value =
+                serde_json::from_slice(&record.payload.expect("an event")).expect("JSON");
+            let number = |name: &str| event[name].as_f64().expect("a number");
+            let is_air = record.topic == citycell_simulator::Stream::Environment.topic();
+            let crs = if is_air { Crs::Wgs84 } else { Crs::Gcj02 };
+            let by_point = loaded.located.locate_point(number("lon"), number("lat"), crs);
+            let by_code = loaded.located.locate_code(event["gridCode"].as_str().expect("a code"));
+            assert!(by_point.is_some() && by_point == by_code, "{event}");
+        }
+    }
 }
