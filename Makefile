@@ -15,7 +15,10 @@ test: store/node_modules ## Run every test, with a real Kafka beside them
 
 .PHONY: bench
 bench: prerequisites ## Run the benchmarks at full size
-	cargo bench --workspace
+	cargo build --release --package citycell-benchmarks --bins
+	set -e; for bench in benchmarks/src/bin/*.rs; do \
+	  cargo run --quiet --release --package citycell-benchmarks --bin "$$(basename "$$bench" .rs)"; \
+	done
 
 .PHONY: kafka-start
 kafka-start: ## Start a real Kafka broker on 127.0.0.1:9092
