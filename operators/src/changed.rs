@@ -197,8 +197,8 @@ impl Reader {
         self.totals_touched.retain(|span| reaches(span.upper(), open));
         self.extremes_touched.retain(|span| reaches(span.upper(), open));
         // The newest complete tick still says which windows are closed.
-        if let Some((newest, _)) = self.ticks.range(..=done).next_back() {
-            self.ticks = self.ticks.split_off(&newest.clone());
+        if let Some(newest) = self.ticks.range(..=done).next_back().map(|(epoch, _)| *epoch) {
+            self.ticks = self.ticks.split_off(&newest);
         }
         let_compact(&mut self.totals, done);
         let_compact(&mut self.extremes, done);
