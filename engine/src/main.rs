@@ -3,6 +3,7 @@
 use std::{error::Error, process::ExitCode};
 
 use citycell::commands::store;
+use citycell::grid::cli::{self as grid, GridCommand};
 use clap::{Parser, Subcommand};
 
 #[global_allocator]
@@ -20,6 +21,9 @@ struct Cli {
 enum Command {
     /// Serve the embedded ClickHouse
     Store(store::StoreArgs),
+    /// Make, check and look at grids
+    #[command(subcommand)]
+    Grid(GridCommand),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +47,7 @@ fn execute(command: Command) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Runtime::new()?;
     match command {
         Command::Store(args) => runtime.block_on(store::run(args))?,
+        Command::Grid(command) => return grid::run(command),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -179,15 +179,33 @@ struct Properties {
     synthetic: Vec<Level>,
 }
 
-/// What a feature lacks to be a cell.
+/// What a feature lacks to be a cell or a boundary.
 #[derive(Debug, thiserror::Error)]
-enum FeatureProblem {
-    #[error("cell {code}: `{text}` is no date such as 2026-01-31")]
-    Date { code: String, text: String },
-    #[error("cell {code}: a ring at ({x}, {y}) has fewer than four positions or is not closed")]
-    Ring { code: String, x: f64, y: f64 },
-    #[error("cell {code}: no ring")]
-    Empty { code: String },
+pub enum FeatureProblem {
+    /// A date in another form.
+    #[error("{code}: `{text}` is no date such as 2026-01-31")]
+    Date {
+        /// The feature's code.
+        code: String,
+        /// What is there instead.
+        text: String,
+    },
+    /// A ring that is none.
+    #[error("{code}: a ring at ({x}, {y}) has fewer than four positions or is not closed")]
+    Ring {
+        /// The feature's code.
+        code: String,
+        /// The longitude of its first position.
+        x: f64,
+        /// The latitude of its first position.
+        y: f64,
+    },
+    /// No area at all.
+    #[error("{code}: no ring")]
+    Empty {
+        /// The feature's code.
+        code: String,
+    },
 }
 
 impl TryFrom<Feature> for Cell {
@@ -270,7 +288,7 @@ impl<'de> Visitor<'de> for PositionVisitor {
 }
 
 impl Geometry {
-    fn into_shape(self, code: &str) -> Result<MultiPolygon<f64>, FeatureProblem> {
+    pub(crate) fn into_shape(self, code: &str) -> Result<MultiPolygon<f64>, FeatureProblem> {
         let polygons = match self {
             Self::Polygon(rings) => vec![rings],
             Self::MultiPolygon(polygons) => polygons,

@@ -2,8 +2,20 @@
 
 pub mod layout;
 
+mod lattice;
+mod metres;
+mod rings;
+
+pub mod boundaries;
+mod clip;
+mod slivers;
+
+pub mod generate;
+
 pub mod file;
 
+pub mod check;
 pub mod load;
+pub mod show;
 
-mod metres;
+pub mod cli;
