@@ -1,3 +1,4 @@
 //! Benchmarks: run small under cargo test, large under make bench.
 
 pub mod decode;
+pub mod locate;
