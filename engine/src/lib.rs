@@ -5,6 +5,7 @@ pub mod binding;
 pub mod books;
 pub mod clickhouse;
 pub mod commands;
+pub mod config;
 pub mod dataflow;
 pub mod event_schemas;
 pub mod grid;

@@ -2,7 +2,7 @@
 
 use std::{error::Error, process::ExitCode};
 
-use citycell::commands::store;
+use citycell::commands::{check, plan, store};
 use citycell::grid::cli::{self as grid, GridCommand};
 use clap::{Parser, Subcommand};
 
@@ -19,6 +19,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Check pipeline files
+    Check(check::CheckArgs),
+    /// Show what a pipeline does, writes and keeps
+    Plan(plan::PlanArgs),
     /// Serve the embedded ClickHouse
     Store(store::StoreArgs),
     /// Make, check and look at grids
@@ -46,6 +50,8 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Runtime::new()?;
     match command {
+        Command::Check(args) => return Ok(check::run(&args)),
+        Command::Plan(args) => return Ok(plan::run(&args)),
         Command::Store(args) => runtime.block_on(store::run(args))?,
         Command::Grid(command) => return grid::run(command),
     }

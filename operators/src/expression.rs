@@ -39,7 +39,8 @@ use datafusion_sql::sqlparser::ast::Expr as SqlExpr;
 pub(crate) use check::position_of;
 pub(crate) use context::FUNCTIONS;
 pub use error::ExpressionError;
-pub(crate) use error::{closest, plain_message};
+pub use error::closest;
+pub(crate) use error::plain_message;
 pub use rows::{EvaluatedRows, FailedRow};
 
 /// An expression ready to run over batches that have the columns it was checked against.

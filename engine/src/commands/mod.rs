@@ -1,4 +1,6 @@
 //! The commands of `citycell`, one file each.
 
+pub mod check;
+pub mod plan;
 pub mod schema;
 pub mod store;

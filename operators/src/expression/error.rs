@@ -65,10 +65,8 @@ pub(super) fn of_syntax(error: &DataFusionError) -> ExpressionError {
 }
 
 /// The name among `known` that `written` was probably meant to be.
-pub(crate) fn closest<'a>(
-    written: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+#[must_use]
+pub fn closest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase();
     let limit = (written.chars().count() / 3).max(1);
     known
