@@ -1,7 +1,7 @@
 //! How much a pipeline keeps in memory at worst.
 //!
 //! An upper estimate: every cell, group and entity is active in every open window. Bytes are those
-//! of the values and the maps around them, measured once per kind of record and rounded up.
+//! of the values and the maps around them, reckoned from their types and not yet measured.
 
 use citycell_operators::plan::{Plan, Slot, Take, Window};
 use serde::Serialize;
