@@ -11,10 +11,12 @@ use std::{
 };
 
 use citycell_schemas::{Epoch, EventTime};
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::{
     binding::{Binding, PartitionRange},
+    dataflow::source::Waker,
+    http::Readiness,
     kafka::{
         TopicPartition,
         binding_log::{BindingLog, BindingLogError},
@@ -79,10 +81,37 @@ pub struct Binder {
     pub readers: Vec<Arc<Reader>>,
     /// What the rest of the engine says.
     pub notices: Receiver<Notice>,
-    /// Hands a durable binding to the dataflow.
-    pub hand_out: Box<dyn FnMut(Binding) + Send>,
+    /// The way into the dataflow.
+    pub hand_out: HandOut,
     /// What we show of ourselves.
     pub metrics: Metrics,
+    /// Whether we keep up.
+    pub readiness: Readiness,
+}
+
+/// Hands durable bindings to the dataflow, which ends when this is dropped.
+pub struct HandOut {
+    /// To worker 0; taken when this is dropped.
+    pub bindings: Option<Sender<Binding>>,
+    /// Wakes worker 0.
+    pub waker: Waker,
+}
+
+impl HandOut {
+    fn send(&self, binding: Binding) {
+        if let Some(bindings) = &self.bindings {
+            // The workers are gone only when the engine is stopping.
+            let _ = bindings.send(binding);
+        }
+        self.waker.wake();
+    }
+}
+
+impl Drop for HandOut {
+    fn drop(&mut self) {
+        self.bindings = None;
+        self.waker.wake();
+    }
 }
 
 /// What changes from epoch to epoch.
@@ -105,7 +134,7 @@ impl Binder {
     /// # Errors
     /// When the log cannot be read or written; [`BindingLogError::Fenced`] when another engine has
     /// taken over.
-    pub fn run(mut self) -> Result<(), BindingLogError> {
+    pub fn run(self) -> Result<(), BindingLogError> {
         let mut progress = Progress::default();
         for binding in self.log.read()? {
             self.wait_for_room(&mut progress);
@@ -117,22 +146,28 @@ impl Binder {
         while !progress.stopped {
             self.wait_for_tick(&mut progress);
             self.wait_for_room(&mut progress);
-            if progress.stopped || self.drained(&mut progress) {
+            if progress.stopped {
+                break;
+            }
+            if self.drained(&mut progress) {
+                self.wait_for_marks(&mut progress);
                 break;
             }
             let binding = self.bind(&mut progress);
             self.log.append(&binding)?;
             self.release(binding, &mut progress);
+            self.readiness.set(progress.unmarked.len() < self.limits.unmarked_max);
         }
+        self.readiness.set(false);
         Ok(())
     }
 
-    fn release(&mut self, binding: Binding, progress: &mut Progress) {
+    fn release(&self, binding: Binding, progress: &mut Progress) {
         let waiting = (0..self.pipelines.len()).collect();
         progress.unmarked.insert(binding.epoch, (Instant::now(), waiting));
         progress.last = Some(binding.clone());
         self.metrics.bound(progress.unmarked.len());
-        (self.hand_out)(binding);
+        self.hand_out.send(binding);
     }
 
     /// Sleeps to the next multiple of the tick and until the epoch before is decoded, whose event
@@ -155,6 +190,12 @@ impl Binder {
             self.listen(progress, Duration::from_millis(50));
         }
         self.listen(progress, Duration::ZERO);
+    }
+
+    fn wait_for_marks(&self, progress: &mut Progress) {
+        while !progress.stopped && !progress.unmarked.is_empty() {
+            self.listen(progress, Duration::from_millis(50));
+        }
     }
 
     fn listen(&self, progress: &mut Progress, timeout: Duration) {
@@ -206,8 +247,7 @@ impl Binder {
         let mut bound_time_ms = i64::try_from(epoch.0).unwrap_or(i64::MAX);
         for (partition, from_offset) in starts(progress) {
             let state = fetched.get(&partition);
-            let next_offset =
-                state.map_or(from_offset, |state| state.next_offset.max(from_offset));
+            let next_offset = state.map_or(from_offset, |state| state.next_offset.max(from_offset));
             let at_end = state.is_some_and(|state| state.at_end);
             if next_offset > from_offset || !at_end {
                 progress.active.insert(partition, Instant::now());
@@ -217,8 +257,8 @@ impl Binder {
                 bound_time_ms = bound_time_ms.min(oldest.unwrap_or(i64::MIN));
             }
             let active = progress.active.get(&partition);
-            let idle = at_end
-                && active.is_none_or(|active| active.elapsed() >= self.limits.idle_after);
+            let idle =
+                at_end && active.is_none_or(|active| active.elapsed() >= self.limits.idle_after);
             partitions.insert(partition, PartitionRange { from_offset, next_offset, idle });
         }
         Binding {
@@ -273,7 +313,7 @@ impl Binder {
         self.pipelines.iter().enumerate().map(watermark).collect()
     }
 
-    /// Whether everything in the topics is bound, marked and published.
+    /// Whether everything in the topics is bound and published.
     fn drained(&self, progress: &mut Progress) -> bool {
         if !progress.draining || progress.found.is_empty() {
             return false;
@@ -294,7 +334,7 @@ impl Binder {
             let every = pipeline.publish_every_ms.max(1);
             last.bound_time_ms.div_euclid(every) > since.div_euclid(every)
         });
-        published && progress.unmarked.is_empty()
+        published
     }
 }
 

@@ -78,16 +78,12 @@ impl Binding {
     ///
     /// # Errors
     /// When the bytes are no binding.
-    pub fn from_json(
-        bytes: &[u8],
-        topics: &[impl AsRef<str>],
-    ) -> Result<Self, serde_json::Error> {
+    pub fn from_json(bytes: &[u8], topics: &[impl AsRef<str>]) -> Result<Self, serde_json::Error> {
         let record: Record = serde_json::from_slice(bytes)?;
         let mut partitions = BTreeMap::new();
         for (index, topic) in (0u16..).zip(topics) {
             for (partition, range) in record.partitions.get(topic.as_ref()).into_iter().flatten() {
-                partitions
-                    .insert(TopicPartition { topic: index, partition: *partition }, *range);
+                partitions.insert(TopicPartition { topic: index, partition: *partition }, *range);
             }
         }
         Ok(Self {

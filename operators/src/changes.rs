@@ -163,7 +163,7 @@ impl Publisher {
 }
 
 /// Whether bound time reached a new multiple of `every_ms` in this epoch.
-fn crosses(tick: &Tick, every_ms: i64) -> bool {
+pub(crate) fn crosses(tick: &Tick, every_ms: i64) -> bool {
     every_ms <= 0
         || tick.bound_time_ms.div_euclid(every_ms)
             > tick.previous_bound_time_ms.div_euclid(every_ms)

@@ -111,6 +111,32 @@ pub enum Reason {
     Expression,
 }
 
+impl Reason {
+    /// The word that `rejects` shows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotJson => "not_json",
+            Self::NotUtf8 => "not_utf8",
+            Self::TooDeep => "too_deep",
+            Self::TooLarge => "too_large",
+            Self::Empty => "empty",
+            Self::MissingField => "missing_field",
+            Self::RepeatedField => "repeated_field",
+            Self::WrongType => "wrong_type",
+            Self::OutOfRange => "out_of_range",
+            Self::UnknownValue => "unknown_value",
+            Self::BadTime => "bad_time",
+            Self::Future => "future",
+            Self::MissingId => "missing_id",
+            Self::UnknownSchema => "unknown_schema",
+            Self::MissingPlace => "missing_place",
+            Self::OutsideGrid => "outside_grid",
+            Self::Expression => "expression",
+        }
+    }
+}
+
 /// What became of a record; the books count each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -15,9 +15,8 @@ pub mod select;
 
 pub mod locate;
 
-pub mod measures;
-
 pub mod lateness;
+pub mod prepare;
 
 mod by_epoch;
 pub mod duplicates;
@@ -27,12 +26,17 @@ mod members;
 
 pub mod accumulators;
 pub mod combine;
-mod retire;
 
 pub mod aggregate;
 mod changed;
-pub mod changes;
+mod retire;
+
 pub mod roll_up;
+
+pub mod changes;
+pub mod measures;
+
+pub mod pipeline;
 
 #[cfg(test)]
 mod sample;

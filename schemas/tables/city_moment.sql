@@ -5,6 +5,12 @@ FROM
 (
     SELECT pipeline, max(epoch) AS marked
     FROM epochs
-    WHERE (pipeline, version) IN (SELECT pipeline, argMax(version, from_epoch) FROM versions GROUP BY pipeline)
+    WHERE (pipeline, version) IN
+    (
+        SELECT pipeline, argMax(version, from_epoch) AS serving
+        FROM versions
+        GROUP BY pipeline
+        HAVING serving != ''
+    )
     GROUP BY pipeline
 )

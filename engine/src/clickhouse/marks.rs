@@ -73,7 +73,8 @@ pub fn start(
 pub async fn last_marked(
     clickhouse: &ClickHouse,
 ) -> Result<BTreeMap<(String, String), Epoch>, ClickHouseError> {
-    let sql = "SELECT pipeline, version, toString(max(epoch)) FROM epochs GROUP BY pipeline, version";
+    let sql =
+        "SELECT pipeline, version, toString(max(epoch)) FROM epochs GROUP BY pipeline, version";
     let answer = clickhouse.query("read the marks", sql, "TabSeparated").await?;
     let text = String::from_utf8_lossy(&answer);
     let marks = text.lines().filter_map(|line| {

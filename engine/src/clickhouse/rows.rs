@@ -1,7 +1,198 @@
 //! Rows as Arrow streams.
 
-use arrow::{ipc::writer::StreamWriter, record_batch::RecordBatch};
+use std::sync::Arc;
+
+use arrow::{
+    array::{
+        Array, ArrayRef, BinaryArray, Float64Array, Int32Array, Int64Array, StringArray,
+        TimestampMillisecondArray, UInt8Array, UInt64Array,
+    },
+    datatypes::Schema,
+    ipc::writer::StreamWriter,
+    record_batch::RecordBatch,
+};
 use bytes::Bytes;
+use citycell_operators::{
+    accumulators::finish, changes::Version, events::Reject, expression::ExpressionError,
+    measures::Measures, plan::Plan, prepare::Late, select::RowCodec,
+};
+use citycell_schemas::{Epoch, Grid};
+
+use crate::dataflow::Output;
+
+use super::{
+    tables::{PipelineTable, level_name},
+    writer::TableBatch,
+};
+
+/// Turns what a pipeline puts out in one epoch into batches for its tables.
+pub struct RowEncoder {
+    table: Arc<PipelineTable>,
+    plan: Plan,
+    groups: RowCodec,
+    measures: Measures,
+    grid: Arc<Grid>,
+}
+
+impl RowEncoder {
+    /// An encoder for this table.
+    ///
+    /// # Errors
+    /// None for a plan that was checked.
+    pub fn new(
+        table: Arc<PipelineTable>,
+        plan: &Plan,
+        grid: Arc<Grid>,
+    ) -> Result<Self, ExpressionError> {
+        let columns = Schema::new(table.groups.clone());
+        Ok(Self {
+            groups: RowCodec::new(&plan.group_by, &columns)?,
+            measures: Measures::new(plan)?,
+            plan: plan.clone(),
+            table,
+            grid,
+        })
+    }
+
+    /// The batches of one epoch; none for a table that gets no rows.
+    #[must_use]
+    pub fn encode(&self, epoch: Epoch, outputs: Vec<Output>) -> Vec<TableBatch> {
+        let (mut rows, mut rejects, mut late) = (Vec::new(), Vec::new(), Vec::new());
+        for output in outputs {
+            match output {
+                Output::Row(row) => rows.push(row),
+                Output::Reject(reject) => rejects.push(reject),
+                Output::Late(event) => late.push(event),
+            }
+        }
+        let mut batches = Vec::new();
+        let mut add = |table: &str, batch: RecordBatch| {
+            batches.push(TableBatch { table: table.to_owned(), data: arrow_stream(&batch) });
+        };
+        if !rows.is_empty() {
+            add(&self.table.history(), self.rows(epoch, &rows));
+        }
+        if !rejects.is_empty() {
+            add("rejects", self.rejects(epoch, &rejects));
+        }
+        if !late.is_empty() {
+            add("late", self.late(epoch, &late));
+        }
+        batches
+    }
+
+    /// The published rows; the columns of the pipeline's table in its order.
+    #[must_use]
+    pub fn rows(&self, epoch: Epoch, rows: &[Version]) -> RecordBatch {
+        let entries = || rows.iter().map(|row| self.grid.entry(row.key.place));
+        let window_starts = rows.iter().map(|row| row.key.window_start.0);
+        let deleted = rows.iter().map(|row| u8::from(row.state.is_none()));
+        let events = rows.iter().map(|row| {
+            let count = row.state.as_ref().map_or(0, |state| state.totals.contributions());
+            u64::try_from(count).unwrap_or(0)
+        });
+        let levels = entries().map(|entry| level_name(entry.level));
+        let mut columns: Vec<(&str, ArrayRef)> = vec![
+            ("window_start", utc(TimestampMillisecondArray::from_iter_values(window_starts))),
+            ("level", Arc::new(StringArray::from_iter_values(levels))),
+            ("cell", Arc::new(StringArray::from_iter_values(entries().map(|entry| &entry.code)))),
+            ("epoch", Arc::new(UInt64Array::from_value(epoch.0, rows.len()))),
+            ("is_deleted", Arc::new(UInt8Array::from_iter_values(deleted))),
+            ("events", Arc::new(UInt64Array::from_iter_values(events))),
+        ];
+        let groups = self.groups.decode(rows.iter().map(|row| &*row.key.group));
+        columns.extend(self.table.groups.iter().map(|field| field.name().as_str()).zip(groups));
+        let values = self.measure_values(rows);
+        let valid_names: Vec<String> =
+            self.table.measures.iter().map(|name| format!("{name}_valid")).collect();
+        for ((name, valid_name), values) in
+            self.table.measures.iter().zip(&valid_names).zip(&values)
+        {
+            let valid = (0..values.len()).map(|row| u8::from(values.is_valid(row)));
+            let plain = values.iter().map(Option::unwrap_or_default);
+            columns.push((name, Arc::new(Float64Array::from_iter_values(plain))));
+            columns.push((valid_name, Arc::new(UInt8Array::from_iter_values(valid))));
+        }
+        batch(columns)
+    }
+
+    fn measure_values(&self, rows: &[Version]) -> Vec<Float64Array> {
+        let nothing = vec![None; self.plan.slots.len()];
+        let slots: Vec<Vec<Option<f64>>> = rows
+            .iter()
+            .map(|row| {
+                row.state.as_ref().map_or(nothing.clone(), |state| finish(&self.plan, state))
+            })
+            .collect();
+        let slots: Vec<Float64Array> = (0..self.plan.slots.len())
+            .map(|slot| slots.iter().map(|values| values[slot]).collect())
+            .collect();
+        let areas = rows.iter().map(|row| self.grid.entry(row.key.place).area_m2);
+        self.measures.evaluate(&slots, &Float64Array::from_iter_values(areas))
+    }
+
+    fn rejects(&self, epoch: Epoch, rejects: &[Reject]) -> RecordBatch {
+        let text = |text: fn(&Reject) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(rejects.iter().map(text)))
+        };
+        let payloads = rejects.iter().map(|reject| reject.payload.as_slice());
+        let mut columns = self.pipeline_columns(rejects.len());
+        columns.extend([
+            ("topic", text(|reject| &reject.topic)),
+            ("partition", int32(rejects.iter().map(|reject| reject.partition))),
+            ("record_offset", int64(rejects.iter().map(|reject| reject.offset.0))),
+            ("epoch", Arc::new(UInt64Array::from_value(epoch.0, rejects.len())) as ArrayRef),
+            ("reason", text(|reject| reject.reason.as_str())),
+            ("field", text(|reject| &reject.field)),
+            ("detail", text(|reject| &reject.detail)),
+            ("payload", Arc::new(BinaryArray::from_iter_values(payloads))),
+        ]);
+        batch(columns)
+    }
+
+    fn late(&self, epoch: Epoch, late: &[Late]) -> RecordBatch {
+        let time = |time: fn(&Late) -> i64| {
+            utc(TimestampMillisecondArray::from_iter_values(late.iter().map(time)))
+        };
+        let topics = late.iter().map(|event| &*event.topic);
+        let mut columns = self.pipeline_columns(late.len());
+        columns.extend([
+            ("topic", Arc::new(StringArray::from_iter_values(topics)) as ArrayRef),
+            ("partition", int32(late.iter().map(|event| event.partition))),
+            ("record_offset", int64(late.iter().map(|event| event.offset.0))),
+            ("epoch", Arc::new(UInt64Array::from_value(epoch.0, late.len()))),
+            ("event_time", time(|event| event.time.0)),
+            ("watermark", time(|event| event.watermark.0)),
+        ]);
+        batch(columns)
+    }
+
+    fn pipeline_columns(&self, rows: usize) -> Vec<(&'static str, ArrayRef)> {
+        let repeated = |text: &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, rows)))
+        };
+        vec![
+            ("pipeline", repeated(&self.table.pipeline)),
+            ("version", repeated(&self.table.version)),
+        ]
+    }
+}
+
+fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    RecordBatch::try_from_iter(columns).expect("all columns have one value per row")
+}
+
+fn utc(times: TimestampMillisecondArray) -> ArrayRef {
+    Arc::new(times.with_timezone("UTC"))
+}
+
+fn int32(values: impl Iterator<Item = i32>) -> ArrayRef {
+    Arc::new(Int32Array::from_iter_values(values))
+}
+
+fn int64(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values))
+}
 
 /// One batch as an Arrow IPC stream, the form in which ClickHouse takes it.
 ///

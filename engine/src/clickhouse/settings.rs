@@ -100,8 +100,7 @@ impl ClickHouse {
     /// # Errors
     /// ClickHouse's.
     pub async fn insert_arrow(&self, table: &str, data: Bytes) -> Result<(), ClickHouseError> {
-        let failed =
-            |source| ClickHouseError { action: format!("insert into {table}"), source };
+        let failed = |source| ClickHouseError { action: format!("insert into {table}"), source };
         let sql = format!("INSERT INTO `{table}` FORMAT ArrowStream");
         let mut insert = self.scoped().insert_formatted_with(sql);
         insert.send(data).await.map_err(failed)?;

@@ -81,10 +81,7 @@ impl PipelineTable {
         for (index, measure) in (0..).zip(&self.measures) {
             let _ = write!(newest, ", `{measure}`, `{measure}_valid`");
             let (value, valid) = (3 + 2 * index, 4 + 2 * index);
-            let _ = write!(
-                shown,
-                ", if(newest.{valid} = 1, newest.{value}, NULL) AS `{measure}`"
-            );
+            let _ = write!(shown, ", if(newest.{valid} = 1, newest.{value}, NULL) AS `{measure}`");
         }
         format!(
             "SELECT window_start, level, cell, places.name AS name, \
@@ -111,23 +108,18 @@ impl PipelineTable {
         clickhouse.execute("create a pipeline's table", &self.create_history()).await
     }
 
-    /// Points the pipeline's views at this version.
-    ///
-    /// # Errors
-    /// ClickHouse's.
-    pub async fn serve(&self, clickhouse: &ClickHouse) -> Result<(), ClickHouseError> {
+    /// The views of the pipeline over this version.
+    #[must_use]
+    pub fn views(&self) -> [String; 3] {
         let name = &self.pipeline;
         let now = self.select("(SELECT epoch FROM city_moment)");
         let as_of = self.select("{epoch:UInt64}");
         let history = self.history();
-        for view in [
+        [
             format!("CREATE OR REPLACE VIEW `{name}` AS {now}"),
             format!("CREATE OR REPLACE VIEW `{name}_as_of` AS {as_of}"),
             format!("CREATE OR REPLACE VIEW `{name}_history` AS SELECT * FROM `{history}`"),
-        ] {
-            clickhouse.execute("create a pipeline's view", &view).await?;
-        }
-        Ok(())
+        ]
     }
 }
 

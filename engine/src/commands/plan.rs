@@ -114,7 +114,8 @@ fn steps(pipeline: &Pipeline) -> Vec<(&'static str, String)> {
     match (&plan.per, &plan.window) {
         (Some(per), _) => {
             let by = per.by.join(", ");
-            steps.push(("entity", format!("{} per {by}", format!("{:?}", per.take).to_lowercase())));
+            steps
+                .push(("entity", format!("{} per {by}", format!("{:?}", per.take).to_lowercase())));
         }
         (None, Window::Latest { by, .. }) => {
             steps.push(("entity", format!("latest per {}", by.join(", "))));

@@ -1,4 +1,244 @@
 //! The worker loop: the operators of all pipelines between Kafka and ClickHouse.
+//!
+//! ```text
+//! bindings -> records -> decode (once per topic and schema)
+//!                          +-> pipeline (operators::pipeline) -> sink -> marks
+//!                          +-> pipeline ...
+//! ```
 
-pub mod at_worker_0;
+mod at_worker_0;
+mod decoding;
+mod sink;
 pub mod source;
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use citycell_operators::{
+    events::Outcome,
+    locate::LocatedGrid,
+    pipeline::{self, Streams},
+    prepare::{Batch, Prepare},
+};
+use citycell_schemas::{Epoch, EventTime};
+use crossbeam_channel::{Receiver, Sender};
+use timely::{
+    dataflow::{
+        Scope, StreamVec,
+        operators::{
+            Concat,
+            vec::{Filter, Map},
+        },
+    },
+    worker::Worker,
+};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::{
+    binder::Notice,
+    binding::Binding,
+    books::Books,
+    clickhouse::{marks::Mark, rows::RowEncoder, tables::PipelineTable, writer::WriteQueue},
+    engine::{EngineError, Failure},
+    kafka::{TopicPartition, reader::Reader},
+    metrics::Metrics,
+    pipeline::Pipeline,
+};
+
+use decoding::DecodedStream;
+pub use sink::Output;
+use sink::SinkParts;
+use source::{SourceParts, Waker};
+
+/// Everything the workers share.
+pub struct Work {
+    /// The topics' names, sorted.
+    pub topics: Arc<[Arc<str>]>,
+    /// The places.
+    pub grid: Arc<LocatedGrid>,
+    /// The pipelines.
+    pub pipelines: Vec<PipelineWork>,
+    /// One reader per worker.
+    pub readers: Vec<Arc<Reader>>,
+    /// Wakes each worker's source.
+    pub record_wakers: Vec<Waker>,
+    /// The bindings, for worker 0 to take.
+    pub bindings: Mutex<Option<Receiver<Binding>>>,
+    /// Wakes the source of bindings.
+    pub bindings_waker: Waker,
+    /// To the binder.
+    pub notices: Sender<Notice>,
+    /// To the task that writes marks.
+    pub marks: UnboundedSender<Mark>,
+    /// Where the first failure is kept.
+    pub(crate) failure: Failure,
+    /// Set when the workers are to stop at once.
+    pub stopped: Arc<AtomicBool>,
+    /// What we show of ourselves.
+    pub metrics: Metrics,
+}
+
+/// One pipeline of the workers.
+pub struct PipelineWork {
+    /// The pipeline.
+    pub pipeline: Arc<Pipeline>,
+    /// Its table.
+    pub table: Arc<PipelineTable>,
+    /// The way to its writing task.
+    pub queue: WriteQueue,
+    /// The last epoch that is marked already.
+    pub marked: Option<Epoch>,
+    /// The keys in memory, on all workers.
+    pub live_keys: Arc<AtomicI64>,
+}
+
+/// Builds one worker's dataflow and works until the bindings end.
+///
+/// # Errors
+/// When a pipeline cannot be built.
+pub fn run(worker: &mut Worker, work: &Arc<Work>) -> Result<(), String> {
+    let index = worker.index();
+    worker.dataflow::<u64, _, _>(|scope| build(scope, index, work))?;
+    while worker.has_dataflows() && !work.stopped.load(Ordering::Relaxed) {
+        worker.step_or_park(Some(Duration::from_millis(100)));
+    }
+    Ok(())
+}
+
+fn build(scope: Scope<'_, u64>, index: usize, work: &Arc<Work>) -> Result<(), String> {
+    let received = if index == 0 {
+        work.bindings.lock().unwrap_or_else(PoisonError::into_inner).take()
+    } else {
+        None
+    };
+    let bindings = source::bindings(scope, received, &work.bindings_waker);
+    let parts = SourceParts {
+        reader: Arc::clone(&work.readers[index]),
+        waker: work.record_wakers[index].clone(),
+        failed: {
+            let work = Arc::clone(work);
+            Box::new(move |failure| {
+                work.failure.set(EngineError::Unreadable(failure));
+                work.stopped.store(true, Ordering::Relaxed);
+                let _ = work.notices.send(Notice::Stop);
+            })
+        },
+    };
+    let records = source::records(bindings.clone(), parts);
+    let decoded = decoding::decode(&records, work).map_err(|error| error.to_string())?;
+    let mut reached = None;
+    for (number, pipeline) in work.pipelines.iter().enumerate() {
+        let mine = decoded[&decoding::sharing(&pipeline.pipeline)].clone();
+        let stream = build_pipeline(bindings.clone(), mine, number, pipeline, work)?;
+        reached = Some(match reached {
+            None => stream,
+            Some(others) => stream.concat(others),
+        });
+    }
+    if let Some(reached) = reached {
+        let notices = work.notices.clone();
+        at_worker_0::per_epoch("decoded", bindings, reached, move |binding, reached| {
+            let _ = notices.send(Notice::Decoded(binding.epoch, reached));
+        });
+    }
+    Ok(())
+}
+
+/// The newest event time of a partition as one pipeline sees it.
+type Reached = (usize, TopicPartition, EventTime);
+
+fn build_pipeline<'scope>(
+    bindings: StreamVec<'scope, u64, Binding>,
+    decoded: DecodedStream<'scope>,
+    number: usize,
+    work: &PipelineWork,
+    shared: &Arc<Work>,
+) -> Result<StreamVec<'scope, u64, Reached>, String> {
+    let plan = &work.pipeline.plan;
+    let name = plan.name.clone();
+    let ticks = bindings.clone().map(move |binding| binding.tick(&name));
+    let name = plan.name.clone();
+    let topics: BTreeSet<u16> = work.pipeline.topic_numbers(&shared.topics).collect();
+    let batches = decoded
+        .stream
+        .filter(move |decoded| topics.contains(&decoded.decoded.events.topic))
+        .map(move |decoded| Batch {
+            tick: decoded.binding.tick(&name),
+            records: decoded.records,
+            decoded: decoded.decoded,
+        });
+    let grid = Arc::clone(&shared.grid);
+    let prepare =
+        Prepare::new(plan, &decoded.columns, grid.clone()).map_err(|error| error.to_string())?;
+    let encoder = RowEncoder::new(Arc::clone(&work.table), plan, Arc::clone(shared.grid.grid()))
+        .map_err(|error| error.to_string())?;
+    let Streams { rows, rejects, late, books, reached } =
+        pipeline::build(plan, prepare, shared.grid.grid(), batches, ticks, &work.live_keys);
+    let outputs =
+        rows.map(Output::Row).concat(rejects.map(Output::Reject)).concat(late.map(Output::Late));
+    let parts = SinkParts { encoder, queue: work.queue.clone(), marked: work.marked };
+    let written = sink::sink(outputs, parts, &format!("{}: rows", plan.name));
+    let entries = books.map(Entry::Record).concat(written.map(Entry::Rows));
+    mark(bindings, entries, number, work, shared);
+    Ok(reached
+        .map(move |(topic, partition, time)| (number, TopicPartition { topic, partition }, time)))
+}
+
+/// A line of a pipeline's books.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+enum Entry {
+    /// Records with this outcome.
+    Record((Outcome, u64)),
+    /// Rows written.
+    Rows(u64),
+}
+
+/// Marks each epoch of a pipeline once all workers' rows of it are acknowledged.
+fn mark<'scope>(
+    bindings: StreamVec<'scope, u64, Binding>,
+    entries: StreamVec<'scope, u64, Entry>,
+    number: usize,
+    work: &PipelineWork,
+    shared: &Arc<Work>,
+) {
+    let (pipeline, version) = (work.table.pipeline.clone(), work.table.version.clone());
+    let (marked, marks) = (work.marked, shared.marks.clone());
+    let (notices, metrics) = (shared.notices.clone(), shared.metrics.clone());
+    let (plan, live_keys) = (work.pipeline.plan.clone(), Arc::clone(&work.live_keys));
+    at_worker_0::per_epoch(
+        &format!("{pipeline}: marks"),
+        bindings,
+        entries,
+        move |binding, entries| {
+            if marked.is_some_and(|marked| binding.epoch <= marked) {
+                let _ = notices.send(Notice::Marked(binding.epoch, number));
+                return;
+            }
+            let (mut books, mut rows) = (Books::default(), 0);
+            for entry in entries {
+                match entry {
+                    Entry::Record((outcome, count)) => books.enter(outcome, count),
+                    Entry::Rows(count) => rows += count,
+                }
+            }
+            metrics.live_keys(&pipeline, live_keys.load(Ordering::Relaxed));
+            let tick = binding.tick(&pipeline);
+            let mark = Mark {
+                pipeline: pipeline.clone(),
+                version: version.clone(),
+                tick,
+                keyframe: pipeline::is_keyframe(&plan, &tick),
+                rows,
+                books,
+            };
+            // The task is gone only when the runtime is, and then the epoch stays unmarked.
+            let _ = marks.send(mark);
+        },
+    );
+}

@@ -28,8 +28,11 @@ use timely::{
 
 use crate::{
     binder::owner,
-    binding::Binding,
-    kafka::{TopicPartition, reader::{ReadFailure, Reader}},
+    binding::{Binding, PartitionRange},
+    kafka::{
+        TopicPartition,
+        reader::{ReadFailure, Reader},
+    },
 };
 
 /// Wakes an operator from another thread, once the dataflow is built.
@@ -86,14 +89,15 @@ pub fn bindings<'scope>(
     stream.broadcast()
 }
 
-/// Records of one partition and the binding they belong to. Every worker sends one without records
-/// per epoch, so that an epoch shows even where nothing was read.
+/// Records of one partition and the binding they belong to.
 #[derive(Clone)]
 pub struct BoundRecords {
     /// The epoch's binding.
     pub binding: Rc<Binding>,
-    /// The partition and its records; none in the epoch's opening message.
-    pub records: Option<(TopicPartition, Rc<Records>)>,
+    /// The topic's number.
+    pub topic: u16,
+    /// The records.
+    pub records: Rc<Records>,
 }
 
 /// Everything that a source needs besides bindings.
@@ -148,8 +152,7 @@ pub fn records<'scope>(
 /// An epoch of which not all records have been handed over.
 struct OpenEpoch {
     binding: Rc<Binding>,
-    announced: bool,
-    missing: Vec<(TopicPartition, i64)>,
+    missing: Vec<(TopicPartition, PartitionRange)>,
 }
 
 impl OpenEpoch {
@@ -158,9 +161,9 @@ impl OpenEpoch {
             .partitions
             .iter()
             .filter(|(partition, _)| owner(**partition, peers) == index)
-            .map(|(partition, range)| (*partition, range.next_offset))
+            .map(|(partition, range)| (*partition, *range))
             .collect();
-        Self { binding: Rc::new(binding), announced: false, missing }
+        Self { binding: Rc::new(binding), missing }
     }
 
     /// Hands over what has arrived; true once nothing is missing.
@@ -169,23 +172,15 @@ impl OpenEpoch {
         reader: &Reader,
         mut give: impl FnMut(BoundRecords),
     ) -> Result<bool, ReadFailure> {
-        let Self { binding, announced, missing } = self;
-        if !*announced {
-            *announced = true;
-            give(BoundRecords { binding: Rc::clone(binding), records: None });
-            for (partition, range) in &binding.partitions {
-                if missing.iter().any(|(mine, _)| mine == partition) {
-                    reader.assign(*partition, range.from_offset);
-                }
-            }
-        }
+        let Self { binding, missing } = self;
         let mut outcome = Ok(());
-        missing.retain(|(partition, next_offset)| {
-            match reader.take(*partition, *next_offset) {
+        missing.retain(|(partition, range)| {
+            reader.assign(*partition, range.from_offset);
+            match reader.take(*partition, range.next_offset) {
                 Ok((taken, complete)) => {
                     for records in taken {
-                        let records = Some((*partition, Rc::new(records)));
-                        give(BoundRecords { binding: Rc::clone(binding), records });
+                        let (binding, records) = (Rc::clone(binding), Rc::new(records));
+                        give(BoundRecords { binding, topic: partition.topic, records });
                     }
                     !complete
                 }

@@ -18,18 +18,9 @@ pub(super) enum Delivery<'message> {
     /// A record.
     Record(Message<'message>),
     /// The reader stands at the partition's end, which is this offset.
-    End {
-        topic: &'message str,
-        partition: i32,
-        next_offset: i64,
-    },
+    End { topic: &'message str, partition: i32, next_offset: i64 },
     /// Kafka reports a failure; the text is librdkafka's.
-    Failed {
-        topic: Option<&'message str>,
-        partition: i32,
-        code: RDKafkaRespErr,
-        text: String,
-    },
+    Failed { topic: Option<&'message str>, partition: i32, code: RDKafkaRespErr, text: String },
 }
 
 /// One record, borrowed from librdkafka.
@@ -113,11 +104,9 @@ unsafe fn delivery(message: &native::rd_kafka_message_t) -> Delivery<'_> {
             (RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR, Some(topic)) => {
                 Delivery::Record(record(message, topic))
             }
-            (RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF, Some(topic)) => Delivery::End {
-                topic,
-                partition: message.partition,
-                next_offset: message.offset,
-            },
+            (RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF, Some(topic)) => {
+                Delivery::End { topic, partition: message.partition, next_offset: message.offset }
+            }
             (code, topic) => Delivery::Failed {
                 topic,
                 partition: message.partition,

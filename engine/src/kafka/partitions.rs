@@ -51,7 +51,8 @@ impl PartitionFinder {
                 continue;
             }
             for partition in topic_metadata.partitions().iter().map(|partition| partition.id()) {
-                let (low, _high) = self.consumer.fetch_watermarks(topic, partition, self.timeout)?;
+                let (low, _high) =
+                    self.consumer.fetch_watermarks(topic, partition, self.timeout)?;
                 found.insert(TopicPartition { topic: index, partition }, low);
             }
         }

@@ -278,9 +278,9 @@ impl ReadingThread {
             return;
         }
         let consumer = self.queue.consumer();
-        let moved = consumer.assignment().and_then(|all| {
-            if self.paused { consumer.resume(&all) } else { consumer.pause(&all) }
-        });
+        let moved = consumer
+            .assignment()
+            .and_then(|all| if self.paused { consumer.resume(&all) } else { consumer.pause(&all) });
         match moved {
             Ok(()) => self.paused = !self.paused,
             Err(error) => tracing::warn!(%error, "cannot pause or resume fetching, trying again"),

@@ -1,0 +1,375 @@
+//! One engine: readers, binder, workers and writers, started together and stopped together.
+
+use std::{
+    collections::BTreeSet,
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use citycell_operators::locate::LocatedGrid;
+use crossbeam_channel::Sender;
+use rdkafka::error::KafkaError;
+use timely::{CommunicationConfig, Config, WorkerConfig};
+use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
+
+use crate::{
+    binder::{Binder, BinderLimits, BoundPipeline, HandOut, Notice},
+    clickhouse::{
+        ClickHouse, ClickHouseError, ClickHouseSettings, cells,
+        marks::{self, Mark},
+        serving::{self, Candidate, Marked},
+        tables::{self, PipelineTable},
+        writer,
+    },
+    dataflow::{self, source::Waker},
+    http::Readiness,
+    kafka::{
+        KafkaSettings,
+        binding_log::{BindingLog, BindingLogError},
+        partitions::PartitionFinder,
+        reader::Reader,
+    },
+    metrics::Metrics,
+    pipeline::Pipeline,
+};
+
+/// Everything an engine needs to know.
+#[derive(Clone)]
+pub struct EngineConfig {
+    /// Names the deployment: engines of one name take over from each other.
+    pub deployment: String,
+    /// Where events come from.
+    pub kafka: KafkaSettings,
+    /// Where rows go.
+    pub clickhouse: ClickHouseSettings,
+    /// What is computed.
+    pub pipelines: Vec<Arc<Pipeline>>,
+    /// The places.
+    pub grid: Arc<LocatedGrid>,
+    /// Worker threads.
+    pub workers: NonZeroUsize,
+    /// Tick, idleness and how far writing may fall behind.
+    pub limits: BinderLimits,
+    /// Payload bytes that each worker may read ahead.
+    pub buffer_bytes_max: usize,
+}
+
+/// Why an engine did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Kafka's settings are wrong or it cannot be reached.
+    #[error("cannot use Kafka at {brokers}")]
+    Kafka {
+        /// The brokers as configured.
+        brokers: String,
+        /// Why not.
+        #[source]
+        source: KafkaError,
+    },
+    /// Bindings cannot be kept.
+    #[error(transparent)]
+    Bindings(#[from] BindingLogError),
+    /// ClickHouse cannot be reached or refuses.
+    #[error(transparent)]
+    ClickHouse(#[from] ClickHouseError),
+    /// Records that a binding names are no longer in Kafka.
+    #[error("records that belong to a bound epoch cannot be read: {0}")]
+    Unreadable(#[from] crate::kafka::reader::ReadFailure),
+    /// A thread could not be started.
+    #[error("cannot start the {0} thread")]
+    Thread(&'static str, #[source] std::io::Error),
+    /// A defect of ours.
+    #[error("a worker stopped: {0}")]
+    Worker(String),
+}
+
+/// An engine at work.
+pub struct RunningEngine {
+    notices: Sender<Notice>,
+    binder: JoinHandle<Result<(), BindingLogError>>,
+    workers: JoinHandle<Result<(), String>>,
+    finder: JoinHandle<()>,
+    stopped: Arc<AtomicBool>,
+    failure: Failure,
+    /// What it shows of itself.
+    pub metrics: Metrics,
+    /// Whether it keeps up.
+    pub readiness: Readiness,
+}
+
+/// The first failure that ends the engine.
+#[derive(Clone, Default)]
+pub(crate) struct Failure(Arc<Mutex<Option<EngineError>>>);
+
+impl Failure {
+    pub(crate) fn set(&self, error: EngineError) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    fn take(&self) -> Option<EngineError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl EngineConfig {
+    /// The names of all topics, sorted: a topic's number is its index.
+    #[must_use]
+    pub fn topics(&self) -> Arc<[Arc<str>]> {
+        let names: BTreeSet<&String> =
+            self.pipelines.iter().flat_map(|pipeline| &pipeline.plan.topics).collect();
+        names.into_iter().map(|name| Arc::from(name.as_str())).collect()
+    }
+}
+
+/// Starts an engine on the current tokio runtime.
+///
+/// # Errors
+/// When Kafka or ClickHouse cannot be used, or a pipeline cannot be built.
+pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
+    let topics = config.topics();
+    let names: Vec<String> = topics.iter().map(ToString::to_string).collect();
+    let clickhouse = ClickHouse::new(&config.clickhouse);
+    let (tables, marked) = prepare_tables(&config, &clickhouse).await?;
+    let log = BindingLog::take_over(&config.kafka, &config.deployment, names.clone()).await?;
+
+    let (notices, heard) = crossbeam_channel::unbounded();
+    let (handed_out, bindings) = crossbeam_channel::unbounded();
+    let bindings_waker = Waker::default();
+    let (record_wakers, readers) = start_readers(&config, &topics)?;
+    let (metrics, readiness) = (Metrics::default(), Readiness::default());
+    let (failure, stopped) = (Failure::default(), Arc::new(AtomicBool::new(false)));
+
+    let work = dataflow::Work {
+        topics: Arc::clone(&topics),
+        grid: Arc::clone(&config.grid),
+        marks: start_marks(&tables, &clickhouse, &metrics, &notices),
+        pipelines: start_writers(&config, tables, &marked, &clickhouse, &metrics),
+        readers: readers.clone(),
+        record_wakers,
+        bindings: Mutex::new(Some(bindings)),
+        bindings_waker: bindings_waker.clone(),
+        notices: notices.clone(),
+        failure: failure.clone(),
+        stopped: Arc::clone(&stopped),
+        metrics: metrics.clone(),
+    };
+    let binder = Binder {
+        log,
+        pipelines: bound_pipelines(&config, &topics),
+        topics,
+        grid: config.grid.grid().version().to_owned(),
+        limits: config.limits,
+        readers,
+        notices: heard,
+        hand_out: HandOut { bindings: Some(handed_out), waker: bindings_waker },
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+    };
+    let finder = find_partitions(&config, names, notices.clone(), Arc::clone(&stopped))?;
+    Ok(RunningEngine {
+        workers: spawn("workers", {
+            let workers = config.workers.get();
+            move || run_workers(workers, work)
+        })?,
+        binder: spawn("binder", move || binder.run())?,
+        finder,
+        notices,
+        stopped,
+        failure,
+        metrics,
+        readiness,
+    })
+}
+
+impl RunningEngine {
+    /// Ends once everything in the topics is bound, marked and published.
+    pub fn drain(&self) {
+        let _ = self.notices.send(Notice::Drain);
+    }
+
+    /// Ends as soon as what is bound is marked.
+    pub fn stop(&self) {
+        let _ = self.notices.send(Notice::Stop);
+    }
+
+    /// Ends at once, as a crash would: what is bound and not marked is done at the next start.
+    pub fn abandon(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.stop();
+    }
+
+    /// Whether it is still at work.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        !self.binder.is_finished() && !self.workers.is_finished()
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// What ended it, if nobody asked it to.
+    pub fn wait(self) -> Result<(), EngineError> {
+        let bound = self.binder.join();
+        let worked = self.workers.join();
+        self.stopped.store(true, Ordering::Relaxed);
+        // A finder that panicked has found nothing more; what it found stands.
+        let _ = self.finder.join();
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        bound.map_err(|_| EngineError::Worker("the binder panicked".into()))??;
+        worked
+            .map_err(|_| EngineError::Worker("the workers panicked".into()))?
+            .map_err(EngineError::Worker)
+    }
+}
+
+/// Creates what is missing in ClickHouse and reads what was marked.
+async fn prepare_tables(
+    config: &EngineConfig,
+    clickhouse: &ClickHouse,
+) -> Result<(Vec<Arc<PipelineTable>>, Marked), EngineError> {
+    let grid = config.grid.grid();
+    tables::create_shared(clickhouse).await?;
+    cells::write(clickhouse, grid).await?;
+    serving::retire_others(clickhouse, &config.pipelines).await?;
+    let marked = marks::last_marked(clickhouse).await?;
+    let mut tables = Vec::new();
+    for pipeline in &config.pipelines {
+        let version = pipeline.version(grid);
+        let groups = pipeline.groups.clone();
+        let table = Arc::new(PipelineTable::new(&pipeline.plan, &version, groups, grid));
+        table.create(clickhouse).await?;
+        let candidate = Candidate { pipeline: Arc::clone(pipeline), table: Arc::clone(&table) };
+        serving::serve_when_complete(clickhouse, candidate, &marked).await?;
+        tables.push(table);
+    }
+    Ok((tables, marked))
+}
+
+fn start_readers(
+    config: &EngineConfig,
+    topics: &Arc<[Arc<str>]>,
+) -> Result<(Vec<Waker>, Vec<Arc<Reader>>), EngineError> {
+    let wakers: Vec<Waker> = (0..config.workers.get()).map(|_| Waker::default()).collect();
+    let start = |waker: &Waker| {
+        let waker = waker.clone();
+        let wake = move || waker.wake();
+        let reader =
+            Reader::start(&config.kafka, Arc::clone(topics), config.buffer_bytes_max, wake);
+        reader.map(Arc::new).map_err(|source| kafka_error(config, source))
+    };
+    let readers = wakers.iter().map(start).collect::<Result<_, _>>()?;
+    Ok((wakers, readers))
+}
+
+fn start_marks(
+    tables: &[Arc<PipelineTable>],
+    clickhouse: &ClickHouse,
+    metrics: &Metrics,
+    notices: &Sender<Notice>,
+) -> UnboundedSender<Mark> {
+    let names: Vec<String> = tables.iter().map(|table| table.pipeline.clone()).collect();
+    let (shown, notices) = (metrics.clone(), notices.clone());
+    marks::start(&Handle::current(), clickhouse.clone(), metrics.clone(), move |mark| {
+        shown.marked(mark);
+        if let Some(index) = names.iter().position(|name| *name == mark.pipeline) {
+            // Nobody listens once the binder is gone, and then nothing depends on it.
+            let _ = notices.send(Notice::Marked(mark.tick.epoch, index));
+        }
+    })
+}
+
+fn start_writers(
+    config: &EngineConfig,
+    tables: Vec<Arc<PipelineTable>>,
+    marked: &Marked,
+    clickhouse: &ClickHouse,
+    metrics: &Metrics,
+) -> Vec<dataflow::PipelineWork> {
+    let start = |(pipeline, table): (&Arc<Pipeline>, Arc<PipelineTable>)| {
+        let name = table.pipeline.clone();
+        dataflow::PipelineWork {
+            pipeline: Arc::clone(pipeline),
+            marked: marked.get(&(name.clone(), table.version.clone())).copied(),
+            queue: writer::start(&Handle::current(), clickhouse.clone(), name, metrics.clone()),
+            table,
+            live_keys: Arc::default(),
+        }
+    };
+    config.pipelines.iter().zip(tables).map(start).collect()
+}
+
+fn bound_pipelines(config: &EngineConfig, topics: &[Arc<str>]) -> Vec<BoundPipeline> {
+    let bound = |pipeline: &Arc<Pipeline>| BoundPipeline {
+        name: pipeline.plan.name.clone(),
+        version: pipeline.version(config.grid.grid()),
+        topics: pipeline.topic_numbers(topics).collect(),
+        publish_every_ms: pipeline.plan.publish_every_ms,
+    };
+    config.pipelines.iter().map(bound).collect()
+}
+
+/// Looks for partitions again and again: a topic may be created, or grow, at any time.
+fn find_partitions(
+    config: &EngineConfig,
+    names: Vec<String>,
+    notices: Sender<Notice>,
+    stopped: Arc<AtomicBool>,
+) -> Result<JoinHandle<()>, EngineError> {
+    let finder =
+        PartitionFinder::new(&config.kafka).map_err(|source| kafka_error(config, source))?;
+    spawn("partition-finder", move || {
+        let mut missing = BTreeSet::new();
+        while !stopped.load(Ordering::Relaxed) {
+            match finder.find(&names) {
+                Ok(found) => {
+                    for (index, topic) in (0u16..).zip(&names) {
+                        if found.keys().any(|partition| partition.topic == index) {
+                            missing.remove(topic);
+                        } else if missing.insert(topic.clone()) {
+                            tracing::warn!(topic, "the topic does not exist yet, waiting for it");
+                        }
+                    }
+                    let _ = notices.send(Notice::Found(found));
+                }
+                Err(error) => tracing::warn!(%error, "no broker answers, trying again"),
+            }
+            for _ in 0..50 {
+                if !stopped.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+    })
+}
+
+fn run_workers(workers: usize, work: dataflow::Work) -> Result<(), String> {
+    let mut config = Config {
+        communication: CommunicationConfig::Process(workers),
+        worker: WorkerConfig::default(),
+    };
+    let work = Arc::new(work);
+    // Without merging while idle, what expired would keep its memory.
+    let idle_merging = differential_dataflow::Config::default().idle_merge_effort(Some(1000));
+    differential_dataflow::configure(&mut config.worker, &idle_merging);
+    let guards = timely::execute(config, move |worker| dataflow::run(worker, &work))?;
+    guards.join().into_iter().try_for_each(|outcome| outcome?)
+}
+
+fn spawn<T: Send + 'static>(
+    name: &'static str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, EngineError> {
+    let thread = std::thread::Builder::new().name(name.into());
+    thread.spawn(body).map_err(|source| EngineError::Thread(name, source))
+}
+
+fn kafka_error(config: &EngineConfig, source: KafkaError) -> EngineError {
+    EngineError::Kafka { brokers: config.kafka.brokers.clone(), source }
+}

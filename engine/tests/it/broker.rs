@@ -1,0 +1,55 @@
+//! The real broker that tests run against.
+
+use std::time::Duration;
+
+use citycell::kafka::KafkaSettings;
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+};
+
+/// The broker named in `CITYCELL_KAFKA`.
+pub(crate) fn settings() -> KafkaSettings {
+    let brokers = std::env::var("CITYCELL_KAFKA")
+        .expect("CITYCELL_KAFKA names no broker: run `make kafka-start` and `make test`");
+    KafkaSettings::new(brokers)
+}
+
+/// A name that no other test and no earlier run uses.
+pub(crate) fn unique(name: &str) -> String {
+    format!("{name}-{:016x}", rand::random::<u64>())
+}
+
+/// Creates a topic.
+pub(crate) async fn create_topic(topic: &str, partitions: i32) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", settings().brokers).create().unwrap();
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+}
+
+/// Sends payloads to partitions and waits until the broker has them.
+pub(crate) struct Sender(ThreadedProducer<DefaultProducerContext>);
+
+impl Sender {
+    pub(crate) fn new() -> Self {
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", settings().brokers)
+            .set("queue.buffering.max.messages", "1000000")
+            .create()
+            .unwrap();
+        Self(producer)
+    }
+
+    pub(crate) fn send(&self, topic: &str, partition: i32, payload: Option<&[u8]>) {
+        let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition);
+        record.payload = payload;
+        self.0.send(record).map_err(|(error, _)| error).unwrap();
+    }
+
+    pub(crate) fn flush(&self) {
+        self.0.flush(Duration::from_secs(30)).unwrap();
+    }
+}

@@ -1,0 +1,9 @@
+//! The engine against a real Kafka and a real ClickHouse.
+//!
+//! `make test` starts the broker and names it in `CITYCELL_KAFKA`.
+
+mod bindings;
+mod broker;
+mod city;
+mod store;
+mod way;

@@ -1,0 +1,74 @@
+//! A real ClickHouse in a child process: `citycell store`.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use citycell::clickhouse::{ClickHouse, ClickHouseSettings};
+use tempfile::TempDir;
+
+/// A store with a folder of its own; both are gone when this is dropped.
+pub(crate) struct TestStore {
+    child: Child,
+    url: String,
+    folder: TempDir,
+}
+
+impl TestStore {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (child, url) = serve("127.0.0.1:0", &folder);
+        Self { child, url, folder }
+    }
+
+    /// Kills it as a crash would, and starts it again on the same data and address.
+    pub(crate) fn kill_and_restart(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let address = self.url.trim_start_matches("http://").to_owned();
+        (self.child, self.url) = serve(&address, &self.folder);
+    }
+
+    pub(crate) fn settings(&self) -> ClickHouseSettings {
+        ClickHouseSettings {
+            url: self.url.clone(),
+            user: "default".into(),
+            password: String::new(),
+            database: "city".into(),
+        }
+    }
+
+    /// The rows of a query as tab-separated lines.
+    pub(crate) async fn lines(&self, sql: &str) -> Vec<String> {
+        let clickhouse = ClickHouse::new(&self.settings());
+        let answer = clickhouse.query(sql, sql, "TabSeparated").await;
+        let answer = answer.unwrap_or_else(|error| panic!("{error}: {}", error.source));
+        String::from_utf8(answer.to_vec()).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for TestStore {
+    fn drop(&mut self) {
+        // Gone already is fine; a test's outcome does not depend on it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn serve(listen: &str, folder: &TempDir) -> (Child, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_citycell"))
+        .args(["store", "--listen", listen, "--data"])
+        .arg(folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let url = lines
+        .by_ref()
+        .map(Result::unwrap)
+        .find_map(|line| Some(line.split_once("answers on ")?.1.to_owned()))
+        .expect("the store did not start; `npm ci` in store/ installs its library");
+    std::thread::spawn(move || lines.for_each(drop));
+    (child, url)
+}

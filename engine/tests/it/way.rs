@@ -1,0 +1,62 @@
+//! The whole way: Kafka in, one number right in ClickHouse.
+
+use citycell::engine;
+
+use crate::{
+    broker::{Sender, create_topic, unique},
+    city::{config, crowd_flow, event, withdrawal},
+    store::TestStore,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_become_rows_of_every_level() {
+    let _ = tracing_subscriber::fmt().with_test_writer().try_init();
+    let store = TestStore::start();
+    let topic = unique("crowd");
+    create_topic(&topic, 2).await;
+    let sender = Sender::new();
+    let say = |partition, payload: String| sender.send(&topic, partition, Some(payload.as_bytes()));
+    say(0, event("1", 0, 0, "a", 10));
+    say(1, event("2", 30, 0, "a", 7));
+    say(0, event("3", 10, 0, "b", 5));
+    say(0, event("3", 10, 0, "b", 5));
+    say(1, event("4", 20, 2, "c", 100));
+    say(1, event("5", 20, 2, "d", 1));
+    say(0, withdrawal("4"));
+    say(0, "{not json".into());
+    say(0, event("6", 20, 9, "far", 1));
+    sender.flush();
+
+    let engine = engine::start(config(&topic, store.settings(), vec![crowd_flow(&topic)]));
+    let engine = engine.await.unwrap();
+    engine.drain();
+    tokio::task::spawn_blocking(|| engine.wait()).await.unwrap().unwrap();
+
+    let rows = store
+        .lines(
+            "SELECT level, cell, toUnixTimestamp(window_start), category, events, people, peak, \
+             average FROM crowd_flow ORDER BY level, cell",
+        )
+        .await;
+    assert_eq!(
+        rows,
+        [
+            "cell\t430102001001001\t1795154400\tmall\t2\t12\t7\t6",
+            "cell\t430102001002001\t1795154400\tmall\t1\t1\t1\t1",
+            "city\t4301\t1795154400\tmall\t3\t13\t7\t4.333333333333333",
+            "community\t430102001001\t1795154400\tmall\t2\t12\t7\t6",
+            "community\t430102001002\t1795154400\tmall\t1\t1\t1\t1",
+            "district\t430102\t1795154400\tmall\t3\t13\t7\t4.333333333333333",
+            "street\t430102001\t1795154400\tmall\t3\t13\t7\t4.333333333333333",
+        ]
+    );
+    let books = store
+        .lines(
+            "SELECT sum(records), sum(counted), sum(filtered), sum(rejected), sum(diverted), \
+             sum(duplicates), sum(withdrawals) FROM epochs",
+        )
+        .await;
+    assert_eq!(books, ["9\t5\t0\t2\t0\t1\t1"]);
+    let rejects = store.lines("SELECT reason FROM rejects ORDER BY reason").await;
+    assert_eq!(rejects, ["not_json", "outside_grid"]);
+}

@@ -1,0 +1,249 @@
+//! One pipeline's dataflow, from decoded batches to the rows that are published.
+//!
+//! ```text
+//! batches -> prepare -> [duplicates] -> [entity | latest] -> combine -> aggregate -> publish -> rows
+//!               |                                                          |            ^
+//!               +-> rejects, late, books, event times reached              +-> roll_up -+
+//! ```
+//!
+//! What a plan does not ask for is not built.
+
+use std::sync::{Arc, atomic::AtomicI64};
+
+use citycell_schemas::{EventTime, Grid};
+use differential_dataflow::{AsCollection, VecCollection};
+use timely::{
+    container::CapacityContainerBuilder,
+    dataflow::{
+        StreamVec,
+        channels::pact::Pipeline as Local,
+        operators::{
+            Concat, OkErr,
+            generic::{Operator, OutputBuilder, builder_rc::OperatorBuilder},
+            vec::Map,
+        },
+    },
+};
+
+use crate::{
+    aggregate::{Aggregation, aggregate},
+    changes::{Publish, Version, crosses, publish},
+    combine::{Extremes, combine},
+    duplicates::duplicates,
+    entity::entity,
+    events::{Observation, Outcome, Reject, Withdrawal},
+    lateness::Horizon,
+    latest::{Silence, latest},
+    plan::{Plan, Window},
+    prepare::{Aside, Batch, Late, Prepare},
+    roll_up::{Levels, roll_up},
+    tick::Tick,
+};
+
+/// Everything that leaves a pipeline's dataflow.
+pub struct Streams<'scope> {
+    /// The rows to publish, each at its epoch.
+    pub rows: StreamVec<'scope, u64, Version>,
+    /// Records that cannot be counted.
+    pub rejects: StreamVec<'scope, u64, Reject>,
+    /// Events that came too late.
+    pub late: StreamVec<'scope, u64, Late>,
+    /// Records by outcome; an epoch's entries add up to the records read.
+    pub books: StreamVec<'scope, u64, (Outcome, u64)>,
+    /// The newest event time seen of a partition, as (topic, partition, time).
+    pub reached: StreamVec<'scope, u64, (u16, i32, EventTime)>,
+}
+
+/// Builds the dataflow of `plan`. Each epoch needs its tick on every worker; `live_keys` rises and
+/// falls with the keys in memory.
+pub fn build<'scope>(
+    plan: &Plan,
+    prepare: Prepare,
+    grid: &Grid,
+    batches: StreamVec<'scope, u64, Batch>,
+    ticks: StreamVec<'scope, u64, Tick>,
+    live_keys: &Arc<AtomicI64>,
+) -> Streams<'scope> {
+    let (observations, notes) = prepared(batches, prepare, &plan.name);
+    let Notes { withdrawals, rejects, late, books, reached } = split(notes);
+    let (observations, books) = if plan.identified {
+        let events = observations.map(|(observation, _)| observation);
+        let distinct = duplicates(events, withdrawals, ticks.clone(), Horizon::of(plan));
+        (distinct.updates, books.concat(distinct.books))
+    } else {
+        (observations, books)
+    };
+    let contributing = reduced(observations, plan, &ticks);
+    let aggregation = |name: &str| Aggregation {
+        name: format!("{}: {name}", plan.name),
+        horizon: Horizon::of(plan),
+        extremes: Extremes::of(&plan.slots),
+        retire_keys_max: RETIRE_KEYS_MAX,
+        live_keys: Arc::clone(live_keys),
+    };
+    let contributions = combine(at_its_epoch(contributing), plan);
+    let cells = aggregate(contributions, ticks.clone(), aggregation("cells"));
+    let changes = if plan.roll_up.is_empty() {
+        cells
+    } else {
+        let contributions = roll_up(cells.clone(), Levels::of(grid, &plan.roll_up), plan);
+        cells.concat(aggregate(contributions, ticks.clone(), aggregation("levels")))
+    };
+    let timing = Publish {
+        horizon: Horizon::of(plan),
+        every_ms: plan.publish_every_ms,
+        keyframe_every_ms: keyframe_every_ms(plan),
+    };
+    Streams { rows: publish(changes, ticks, timing), rejects, late, books, reached }
+}
+
+/// Keys of closed windows that leave memory per epoch and worker: enough to keep up with 100,000
+/// cells by the minute at ticks of a second, few enough to keep the tick.
+const RETIRE_KEYS_MAX: usize = 20_000;
+
+/// How often a pipeline without windows writes all live rows again, so that a read of "now" never
+/// starts further back than this.
+const KEYFRAME_EVERY_MS: i64 = 10 * 60 * 1000;
+
+fn keyframe_every_ms(plan: &Plan) -> Option<i64> {
+    matches!(plan.window, Window::Latest { .. }).then_some(KEYFRAME_EVERY_MS)
+}
+
+/// Whether all live rows of `plan` are written again in this epoch.
+#[must_use]
+pub fn is_keyframe(plan: &Plan, tick: &Tick) -> bool {
+    keyframe_every_ms(plan).is_some_and(|every_ms| crosses(tick, every_ms))
+}
+
+/// One contribution per entity, where the plan has entities.
+fn reduced<'scope>(
+    observations: Updates<'scope>,
+    plan: &Plan,
+    ticks: &StreamVec<'scope, u64, Tick>,
+) -> Updates<'scope> {
+    let horizon = Horizon::of(plan);
+    match (&plan.window, &plan.per) {
+        (Window::Latest { expire_ms, forget_ms, .. }, _) => {
+            let silence = Silence { expire_ms: *expire_ms, forget_ms: *forget_ms };
+            latest(observations, ticks.clone(), horizon, silence)
+        }
+        (Window::Tumbling { .. }, Some(per)) => {
+            entity(observations, ticks.clone(), horizon, per.take)
+        }
+        (Window::Tumbling { .. }, None) => observations,
+    }
+}
+
+type Updates<'scope> = StreamVec<'scope, u64, (Observation, isize)>;
+
+/// What a batch became apart from observations, one thing each.
+#[derive(Clone)]
+enum Note {
+    Withdrawal(Withdrawal),
+    Reject(Reject),
+    Late(Late),
+    Books(Outcome, u64),
+    Reached(u16, i32, EventTime),
+}
+
+fn prepared<'scope>(
+    batches: StreamVec<'scope, u64, Batch>,
+    prepare: Prepare,
+    name: &str,
+) -> (Updates<'scope>, StreamVec<'scope, u64, Note>) {
+    let mut builder = OperatorBuilder::new(format!("{name}: prepare"), batches.scope());
+    let mut input = builder.new_input(batches, Local);
+    let (output, observations) = builder.new_output();
+    let mut observations_output =
+        OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(output);
+    let (output, notes) = builder.new_output();
+    let mut notes_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(output);
+    builder.build(move |_| {
+        move |_frontiers| {
+            let mut observations = observations_output.activate();
+            let mut notes = notes_output.activate();
+            input.for_each(|capability, batches| {
+                let mut observations = observations.session(&capability);
+                let mut notes = notes.session(&capability);
+                for batch in batches.drain(..) {
+                    let aside =
+                        prepare.prepare(&batch, |observation| observations.give((observation, 1)));
+                    notes.give_iterator(noted(&batch, aside));
+                }
+            });
+        }
+    });
+    (observations, notes)
+}
+
+fn noted(batch: &Batch, aside: Aside) -> impl Iterator<Item = Note> {
+    let Aside { rejects, late, books, reached } = aside;
+    let (topic, partition) = (batch.decoded.events.topic, batch.records.partition);
+    let withdrawals = batch.decoded.withdrawals.clone();
+    let withdrawals = withdrawals.into_iter().map(Note::Withdrawal);
+    let books = books.into_iter().filter(|(_, count)| *count > 0);
+    withdrawals
+        .chain(rejects.into_iter().map(Note::Reject))
+        .chain(late.into_iter().map(Note::Late))
+        .chain(books.map(|(outcome, count)| Note::Books(outcome, count)))
+        .chain(reached.map(|time| Note::Reached(topic, partition, time)))
+}
+
+struct Notes<'scope> {
+    withdrawals: StreamVec<'scope, u64, Withdrawal>,
+    rejects: StreamVec<'scope, u64, Reject>,
+    late: StreamVec<'scope, u64, Late>,
+    books: StreamVec<'scope, u64, (Outcome, u64)>,
+    reached: StreamVec<'scope, u64, (u16, i32, EventTime)>,
+}
+
+fn split(notes: StreamVec<'_, u64, Note>) -> Notes<'_> {
+    let (withdrawals, notes) = divide(notes, |note| match note {
+        Note::Withdrawal(withdrawal) => Ok(withdrawal),
+        other => Err(other),
+    });
+    let (rejects, notes) = divide(notes, |note| match note {
+        Note::Reject(reject) => Ok(reject),
+        other => Err(other),
+    });
+    let (late, notes) = divide(notes, |note| match note {
+        Note::Late(late) => Ok(late),
+        other => Err(other),
+    });
+    let (books, notes) = divide(notes, |note| match note {
+        Note::Books(outcome, count) => Ok((outcome, count)),
+        other => Err(other),
+    });
+    let (reached, _none_left) = divide(notes, |note| match note {
+        Note::Reached(topic, partition, time) => Ok((topic, partition, time)),
+        other => Err(other),
+    });
+    Notes { withdrawals, rejects, late, books, reached }
+}
+
+/// The notes of one kind, and the others.
+fn divide<'scope, T: Clone + 'static>(
+    notes: StreamVec<'scope, u64, Note>,
+    kind: impl Fn(Note) -> Result<T, Note> + 'static,
+) -> (StreamVec<'scope, u64, T>, StreamVec<'scope, u64, Note>) {
+    notes.ok_err(kind)
+}
+
+/// The updates as a differential collection: each carries the epoch it travels at.
+fn at_its_epoch(updates: Updates<'_>) -> VecCollection<'_, u64, Observation, isize> {
+    let stream = updates.unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
+        Local,
+        "at its epoch",
+        |_, _| {
+            |input, output| {
+                input.for_each(|capability, updates| {
+                    let Some(epoch) = capability.least().copied() else { return };
+                    output.session(&capability).give_iterator(
+                        updates.drain(..).map(|(observation, diff)| (observation, epoch, diff)),
+                    );
+                });
+            }
+        },
+    );
+    stream.as_collection()
+}
