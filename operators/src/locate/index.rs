@@ -18,7 +18,7 @@ use super::edge::Edge;
 use super::raster::{Raster, Span};
 
 /// Buckets for each cell: more of them cost memory, fewer cost time.
-const BUCKETS_PER_CELL: usize = 16;
+const BUCKETS_PER_CELL: usize = 64;
 /// The most buckets that a raster has.
 const BUCKETS_MAX: usize = 1 << 25;
 

@@ -1,7 +1,7 @@
 //! The uniform raster of buckets that a point index lies on.
 //!
 //! A coordinate's column (row) never decreases as the coordinate grows. Whatever is said here of
-//! columns and rows is therefore exact, however the division was rounded: a coordinate in a lower
+//! columns and rows is therefore exact, however the product was rounded: a coordinate in a lower
 //! column is the smaller one.
 
 use geo::{Coord, Rect};
@@ -14,6 +14,7 @@ const SLACK: f64 = 1e-3;
 pub(crate) struct Raster {
     bounds: Rect<f64>,
     side: f64,
+    per_side: f64,
     columns: u32,
     rows: u32,
 }
@@ -40,7 +41,13 @@ impl Raster {
         // A box without area still gets a row or a column of buckets.
         let side = (width * height / buckets).sqrt().max(width.max(height) / buckets);
         let side = if side > 0.0 { side } else { 1.0 };
-        Self { bounds, side, columns: count(width, side), rows: count(height, side) }
+        Self {
+            bounds,
+            side,
+            per_side: side.recip(),
+            columns: count(width, side),
+            rows: count(height, side),
+        }
     }
 
     pub(crate) fn buckets(&self) -> usize {
@@ -59,11 +66,11 @@ impl Raster {
     }
 
     pub(crate) fn column(&self, x: f64) -> u32 {
-        (((x - self.bounds.min().x) / self.side) as u32).min(self.columns - 1)
+        (((x - self.bounds.min().x) * self.per_side) as u32).min(self.columns - 1)
     }
 
     pub(crate) fn row(&self, y: f64) -> u32 {
-        (((y - self.bounds.min().y) / self.side) as u32).min(self.rows - 1)
+        (((y - self.bounds.min().y) * self.per_side) as u32).min(self.rows - 1)
     }
 
     pub(crate) fn columns_between(&self, west: f64, east: f64) -> Span {
