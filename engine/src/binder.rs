@@ -20,6 +20,7 @@ use crate::{
     kafka::{
         TopicPartition,
         binding_log::{BindingLog, BindingLogError},
+        partitions::PartitionEnds,
         reader::{Fetched, Reader},
     },
     metrics::Metrics,
@@ -33,8 +34,8 @@ pub enum Notice {
     Decoded(Epoch, Vec<(usize, TopicPartition, EventTime)>),
     /// A pipeline's mark of an epoch is acknowledged.
     Marked(Epoch, usize),
-    /// Partitions that exist, each with its first readable offset.
-    Found(BTreeMap<TopicPartition, i64>),
+    /// Partitions that exist.
+    Found(BTreeMap<TopicPartition, PartitionEnds>),
     /// Stop once everything in the topics is bound and marked.
     Drain,
     /// Stop now; what is bound and not marked is done again at the next start.
@@ -121,7 +122,8 @@ struct Progress {
     decoded: Option<Epoch>,
     unmarked: BTreeMap<Epoch, (Instant, BTreeSet<usize>)>,
     found: BTreeMap<TopicPartition, i64>,
-    active: BTreeMap<TopicPartition, Instant>,
+    accepted: BTreeMap<(usize, TopicPartition), Instant>,
+    live_since: Option<Instant>,
     last: Option<Binding>,
     drain_since_ms: Option<i64>,
     draining: bool,
@@ -143,6 +145,7 @@ impl Binder {
             }
             self.release(binding?, &mut progress);
         }
+        progress.live_since = Some(Instant::now());
         while !progress.stopped {
             self.wait_for_tick(&mut progress);
             self.wait_for_room(&mut progress);
@@ -153,7 +156,7 @@ impl Binder {
                 self.wait_for_marks(&mut progress);
                 break;
             }
-            let binding = self.bind(&mut progress);
+            let binding = self.bind(&progress);
             self.log.append(&binding)?;
             self.release(binding, &mut progress);
             self.readiness.set(progress.unmarked.len() < self.limits.unmarked_max);
@@ -221,6 +224,7 @@ impl Binder {
                     let newest =
                         progress.reached.entry((pipeline, partition)).or_insert(EventTime::MIN);
                     *newest = time.max(*newest);
+                    progress.accepted.insert((pipeline, partition), Instant::now());
                 }
             }
             Notice::Marked(epoch, pipeline) => {
@@ -232,44 +236,52 @@ impl Binder {
                     self.metrics.epoch_marked(took, progress.unmarked.len());
                 }
             }
-            Notice::Found(partitions) => progress.found.extend(partitions),
+            Notice::Found(partitions) => self.find(&partitions, progress),
             Notice::Drain => progress.draining = true,
             Notice::Stop => progress.stopped = true,
         }
     }
 
-    fn bind(&self, progress: &mut Progress) -> Binding {
+    fn find(&self, partitions: &BTreeMap<TopicPartition, PartitionEnds>, progress: &mut Progress) {
+        for (partition, ends) in partitions {
+            // What was there first stays the beginning: retention may move it, a binding may not.
+            progress.found.entry(*partition).or_insert(ends.first_offset);
+        }
+        let starts = starts(progress);
+        for (partition, ends) in partitions {
+            let topic = &self.topics[usize::from(partition.topic)];
+            let bound = starts.get(partition).copied().unwrap_or(ends.first_offset);
+            self.metrics.lag(topic, partition.partition, ends.end_offset - bound);
+        }
+    }
+
+    fn bind(&self, progress: &Progress) -> Binding {
         let fetched = self.fetched(progress);
         let previous = progress.last.as_ref();
         let epoch = Epoch(now_ms().max(previous.map_or(0, |binding| binding.epoch.0 + 1)));
         let previous_bound_time_ms = previous.map_or(i64::MIN, |binding| binding.bound_time_ms);
         let mut partitions = BTreeMap::new();
         let mut bound_time_ms = i64::try_from(epoch.0).unwrap_or(i64::MAX);
+        let mut watermarks = Watermarks::new(self, progress);
         for (partition, from_offset) in starts(progress) {
             let state = fetched.get(&partition);
             let next_offset = state.map_or(from_offset, |state| state.next_offset.max(from_offset));
             let at_end = state.is_some_and(|state| state.at_end);
-            if next_offset > from_offset || !at_end {
-                progress.active.insert(partition, Instant::now());
-            }
             if !at_end {
                 let oldest = state.and_then(|state| state.last_broker_time_ms);
                 bound_time_ms = bound_time_ms.min(oldest.unwrap_or(i64::MIN));
             }
-            let active = progress.active.get(&partition);
-            let idle =
-                at_end && active.is_none_or(|active| active.elapsed() >= self.limits.idle_after);
+            let idle = watermarks.hold_back(partition, at_end);
             partitions.insert(partition, PartitionRange { from_offset, next_offset, idle });
         }
+        let versions = self.pipelines.iter();
         Binding {
             epoch,
             bound_time_ms: bound_time_ms.max(previous_bound_time_ms),
             previous_bound_time_ms,
-            watermarks: self.watermarks(&partitions, progress),
+            watermarks: watermarks.finish(),
             partitions,
-            versions: self
-                .pipelines
-                .iter()
+            versions: versions
                 .map(|pipeline| (pipeline.name.clone(), pipeline.version.clone()))
                 .collect(),
             grid: self.grid.clone(),
@@ -285,32 +297,6 @@ impl Binder {
             self.readers.iter().flat_map(|reader| reader.fetched()).collect();
         self.metrics.buffered(self.readers.iter().map(|reader| reader.buffered_bytes()).sum());
         fetched
-    }
-
-    /// What each pipeline's partitions have all reached; a watermark never goes back.
-    fn watermarks(
-        &self,
-        partitions: &BTreeMap<TopicPartition, PartitionRange>,
-        progress: &Progress,
-    ) -> BTreeMap<String, EventTime> {
-        let watermark = |(index, pipeline): (usize, &BoundPipeline)| {
-            let before = progress
-                .last
-                .as_ref()
-                .and_then(|binding| binding.watermarks.get(&pipeline.name).copied())
-                .unwrap_or(EventTime::MIN);
-            let reached = partitions
-                .iter()
-                .filter(|(partition, range)| {
-                    pipeline.topics.contains(&partition.topic) && !range.idle
-                })
-                .map(|(partition, _)| {
-                    progress.reached.get(&(index, *partition)).copied().unwrap_or(EventTime::MIN)
-                })
-                .min();
-            (pipeline.name.clone(), reached.unwrap_or(before).max(before))
-        };
-        self.pipelines.iter().enumerate().map(watermark).collect()
     }
 
     /// Whether everything in the topics is bound and published.
@@ -335,6 +321,63 @@ impl Binder {
             last.bound_time_ms.div_euclid(every) > since.div_euclid(every)
         });
         published
+    }
+}
+
+/// What each pipeline's partitions have all reached.
+///
+/// A partition at its end that brought a pipeline no accepted event for a while is idle for it: it
+/// does not hold the pipeline back. Rejects and withdrawals are no sign of life, or a partition of
+/// nothing else would stop the watermark for good.
+struct Watermarks<'a> {
+    binder: &'a Binder,
+    progress: &'a Progress,
+    reached: Vec<Option<EventTime>>,
+}
+
+impl<'a> Watermarks<'a> {
+    fn new(binder: &'a Binder, progress: &'a Progress) -> Self {
+        Self { binder, progress, reached: vec![None; binder.pipelines.len()] }
+    }
+
+    /// Lets `partition` hold back the pipelines that read it; true if it holds back none.
+    fn hold_back(&mut self, partition: TopicPartition, at_end: bool) -> bool {
+        let mut idle = true;
+        for (index, pipeline) in self.binder.pipelines.iter().enumerate() {
+            if !pipeline.topics.contains(&partition.topic)
+                || (at_end && self.is_silent(index, partition))
+            {
+                continue;
+            }
+            idle = false;
+            let newest = self.progress.reached.get(&(index, partition));
+            let newest = newest.copied().unwrap_or(EventTime::MIN);
+            let lowest = self.reached[index].get_or_insert(newest);
+            *lowest = newest.min(*lowest);
+        }
+        idle
+    }
+
+    fn is_silent(&self, pipeline: usize, partition: TopicPartition) -> bool {
+        let accepted = self.progress.accepted.get(&(pipeline, partition));
+        let since = accepted.or(self.progress.live_since.as_ref());
+        since.is_some_and(|since| since.elapsed() >= self.binder.limits.idle_after)
+    }
+
+    /// The watermark of each pipeline; it never goes back.
+    fn finish(self) -> BTreeMap<String, EventTime> {
+        let before = |name: &String| {
+            let last = self.progress.last.as_ref();
+            let before = last.and_then(|binding| binding.watermarks.get(name).copied());
+            before.unwrap_or(EventTime::MIN)
+        };
+        let pipelines = self.binder.pipelines.iter().zip(&self.reached);
+        pipelines
+            .map(|(pipeline, reached)| {
+                let before = before(&pipeline.name);
+                (pipeline.name.clone(), reached.unwrap_or(before).max(before))
+            })
+            .collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{error::Error, process::ExitCode};
 
-use citycell::commands::{check, plan, store};
+use citycell::commands::{check, plan, run, store};
 use citycell::grid::cli::{self as grid, GridCommand};
 use clap::{Parser, Subcommand};
 
@@ -23,6 +23,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Show what a pipeline does, writes and keeps
     Plan(plan::PlanArgs),
+    /// Run pipelines: Kafka in, ClickHouse out
+    Run(run::RunArgs),
     /// Serve the embedded ClickHouse
     Store(store::StoreArgs),
     /// Make, check and look at grids
@@ -52,6 +54,7 @@ fn execute(command: Command) -> Result<ExitCode, Box<dyn Error>> {
     match command {
         Command::Check(args) => return Ok(check::run(&args)),
         Command::Plan(args) => return Ok(plan::run(&args)),
+        Command::Run(args) => runtime.block_on(run::run(args))?,
         Command::Store(args) => runtime.block_on(store::run(args))?,
         Command::Grid(command) => return grid::run(command),
     }

@@ -2,5 +2,6 @@
 
 pub mod check;
 pub mod plan;
+pub mod run;
 pub mod schema;
 pub mod store;

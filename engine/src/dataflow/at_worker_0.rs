@@ -16,7 +16,7 @@ use crate::binding::Binding;
 
 /// Calls `complete` on worker 0 for each epoch in order, once all workers are past it, with its
 /// binding and everything that `stream` carried at it. An epoch without items is reported too.
-pub fn per_epoch<'scope, D: ExchangeData>(
+pub(super) fn per_epoch<'scope, D: ExchangeData>(
     name: &str,
     bindings: StreamVec<'scope, u64, Binding>,
     stream: StreamVec<'scope, u64, D>,

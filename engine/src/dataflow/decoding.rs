@@ -1,6 +1,8 @@
-//! Decodes each record once, with the fields of all pipelines that read it.
+//! Decodes each record once for all pipelines that read it.
 //!
-//! Pipelines of one schema and one kind of ids share a decoder, whatever topics they read.
+//! Pipelines of one schema and one kind of ids share a decoder, whatever topics they read. It reads
+//! every field of the schema: what is a reject follows from the schema alone, so that a pipeline's
+//! numbers never depend on which others run beside it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,10 +65,8 @@ fn decode_shared<'scope>(
 ) -> Result<DecodedStream<'scope>, DecoderError> {
     let topics: BTreeSet<u16> =
         pipelines.iter().flat_map(|pipeline| pipeline.topic_numbers(&work.topics)).collect();
-    let fields: BTreeSet<&str> =
-        pipelines.iter().flat_map(|pipeline| pipeline.fields.iter().map(String::as_str)).collect();
-    let fields: Vec<&str> = fields.into_iter().collect();
     let schema = &pipelines[0].schema;
+    let fields: Vec<&str> = schema.fields.iter().map(|field| field.name.as_str()).collect();
     let mut decoder = Decoder::new(schema, &fields, pipelines[0].decode.clone())?;
     let columns = decoder.columns().clone();
     let name = format!("{}: decode", schema.name);

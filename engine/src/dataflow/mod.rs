@@ -104,11 +104,24 @@ pub struct PipelineWork {
 /// When a pipeline cannot be built.
 pub fn run(worker: &mut Worker, work: &Arc<Work>) -> Result<(), String> {
     let index = worker.index();
+    let _alarm = Alarm(work);
     worker.dataflow::<u64, _, _>(|scope| build(scope, index, work))?;
     while worker.has_dataflows() && !work.stopped.load(Ordering::Relaxed) {
         worker.step_or_park(Some(Duration::from_millis(100)));
     }
     Ok(())
+}
+
+/// Stops the engine when its worker panics: the other workers and the binder would wait for ever.
+struct Alarm<'a>(&'a Work);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stopped.store(true, Ordering::Relaxed);
+            let _ = self.0.notices.send(Notice::Stop);
+        }
+    }
 }
 
 fn build(scope: Scope<'_, u64>, index: usize, work: &Arc<Work>) -> Result<(), String> {

@@ -33,20 +33,20 @@ pub enum Output {
 }
 
 /// Everything that a sink needs besides rows.
-pub struct SinkParts {
+pub(super) struct SinkParts {
     /// Turns rows into batches.
-    pub encoder: RowEncoder,
+    pub(super) encoder: RowEncoder,
     /// The way to the pipeline's writing task.
-    pub queue: WriteQueue,
+    pub(super) queue: WriteQueue,
     /// Epochs up to this one are marked: their rows are in ClickHouse already.
-    pub marked: Option<Epoch>,
+    pub(super) marked: Option<Epoch>,
 }
 
 /// Writes each epoch's outputs once all of them are here, and says how many rows of the pipeline's
 /// table these were once ClickHouse has acknowledged them.
-pub fn sink<'scope>(
+pub(super) fn sink<'scope>(
     outputs: StreamVec<'scope, u64, Output>,
-    mut parts: SinkParts,
+    parts: SinkParts,
     name: &str,
 ) -> StreamVec<'scope, u64, u64> {
     let scope = outputs.scope();

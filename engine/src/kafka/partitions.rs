@@ -20,6 +20,15 @@ pub struct TopicPartition {
     pub partition: i32,
 }
 
+/// The offsets a partition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionEnds {
+    /// The first readable offset.
+    pub first_offset: i64,
+    /// The offset that the next record will have.
+    pub end_offset: i64,
+}
+
 /// Asks the brokers for partitions and their ends.
 pub struct PartitionFinder {
     consumer: BaseConsumer,
@@ -38,11 +47,14 @@ impl PartitionFinder {
         Ok(Self { consumer, timeout: Duration::from_secs(5) })
     }
 
-    /// The partitions of those topics that exist, each with its first readable offset.
+    /// The partitions of those topics that exist, each with its ends.
     ///
     /// # Errors
     /// When no broker answers.
-    pub fn find(&self, topics: &[String]) -> Result<BTreeMap<TopicPartition, i64>, KafkaError> {
+    pub fn find(
+        &self,
+        topics: &[String],
+    ) -> Result<BTreeMap<TopicPartition, PartitionEnds>, KafkaError> {
         let mut found = BTreeMap::new();
         for (index, topic) in (0u16..).zip(topics) {
             let metadata = self.consumer.fetch_metadata(Some(topic), self.timeout)?;
@@ -51,9 +63,10 @@ impl PartitionFinder {
                 continue;
             }
             for partition in topic_metadata.partitions().iter().map(|partition| partition.id()) {
-                let (low, _high) =
+                let (first_offset, end_offset) =
                     self.consumer.fetch_watermarks(topic, partition, self.timeout)?;
-                found.insert(TopicPartition { topic: index, partition }, low);
+                let ends = PartitionEnds { first_offset, end_offset };
+                found.insert(TopicPartition { topic: index, partition }, ends);
             }
         }
         Ok(found)

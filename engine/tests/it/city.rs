@@ -3,14 +3,11 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use citycell::{
-    binder::BinderLimits, clickhouse::ClickHouseSettings, engine::EngineConfig, pipeline::Pipeline,
+    binder::BinderLimits, clickhouse::ClickHouseSettings, config::parse_pipeline,
+    engine::EngineConfig, pipeline::Pipeline,
 };
-use citycell_operators::{
-    decode::{DecodeOptions, IdSource},
-    locate::LocatedGrid,
-    plan::{Argument, Crs, Location, Measure, Per, Plan, Slot, Take, Window},
-};
-use citycell_schemas::{EventSchema, Grid, Level, Place, event::shipped, grid::PlaceEntry};
+use citycell_operators::{locate::LocatedGrid, plan::Crs};
+use citycell_schemas::{Grid, Level, Place, event::shipped, grid::PlaceEntry};
 use geo::{MultiPolygon, Rect, coord};
 
 use crate::broker;
@@ -48,36 +45,34 @@ pub(crate) fn grid() -> Arc<LocatedGrid> {
     Arc::new(LocatedGrid::new(grid, Crs::Wgs84, (0..4).map(cell).collect()))
 }
 
-fn schema() -> Arc<EventSchema> {
-    Arc::new(shipped().into_iter().find(|schema| schema.name == "crowd_flow").unwrap())
+/// A pipeline from the text of its file.
+pub(crate) fn pipeline(text: &str) -> Arc<Pipeline> {
+    let parsed = parse_pipeline("test.yaml", text, &shipped());
+    Arc::new(parsed.unwrap_or_else(|errors| panic!("{errors}")).into())
 }
 
 /// People per cell and minute: one value per sensor, events with ids, all levels.
 pub(crate) fn crowd_flow(topic: &str) -> Arc<Pipeline> {
-    let column =
-        |name: &str, slot| Measure { name: name.into(), expression: format!("slot_{slot}") };
-    let plan = Plan {
-        name: "crowd_flow".into(),
-        topics: vec![topic.into()],
-        schema: "crowd_flow".into(),
-        event_time: "dateObserved".into(),
-        location: Location::Point { lon: "lon".into(), lat: "lat".into(), crs: Crs::Wgs84 },
-        allow_ms: 10 * 60_000,
-        future_ms: 5 * 60_000,
-        identified: true,
-        filter: Some("status is null or status <> 'test'".into()),
-        derive: vec![],
-        window: Window::Tumbling { size_ms: 60_000 },
-        per: Some(Per { by: vec!["sensorId".into()], take: Take::Last }),
-        group_by: vec!["category".into()],
-        arguments: vec![Argument { expression: "peopleCount".into(), scale: 0 }],
-        slots: vec![Slot::Sum(0), Slot::Max(0), Slot::Mean(0)],
-        measures: vec![column("people", 0), column("peak", 1), column("average", 2)],
-        roll_up: vec![Level::Community, Level::Street, Level::District, Level::City],
-        publish_every_ms: 0,
-    };
-    let decode = DecodeOptions { ids: IdSource::CloudEvents, ..DecodeOptions::default() };
-    Arc::new(Pipeline::new(plan, schema(), decode).unwrap())
+    pipeline(&format!(
+        "
+pipeline: crowd_flow
+source:
+  topic: {topic}
+  schema: crowd_flow
+  event_time: dateObserved
+  location: {{lon: lon, lat: lat, crs: wgs84}}
+  late: {{allow: 10m}}
+where: status is null or status <> 'test'
+window: {{tumbling: 1m}}
+per: {{by: [sensorId], take: last}}
+group_by: [category]
+aggregate:
+  people: sum(peopleCount)
+  peak: max(peopleCount)
+  average: mean(peopleCount)
+roll_up: [community, street, district, city]
+"
+    ))
 }
 
 /// An engine on the test broker and this ClickHouse.

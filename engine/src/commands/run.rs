@@ -1,0 +1,184 @@
+//! `citycell run`: keep the pipelines' tables up to date until interrupted.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+
+use crate::{
+    binder::BinderLimits,
+    clickhouse::ClickHouseSettings,
+    config::{load_pipeline, parse_duration_ms},
+    engine::{self, EngineConfig, RunningEngine},
+    event_schemas, grid, http,
+    kafka::KafkaSettings,
+    pipeline::Pipeline,
+};
+
+use super::store::interrupted;
+
+/// Run pipelines: Kafka in, ClickHouse out, until interrupted.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Pipeline files, or folders of them.
+    #[arg(required = true)]
+    pipelines: Vec<PathBuf>,
+    /// The grid of cells, as `citycell grid generate` writes it.
+    #[arg(long)]
+    grid: PathBuf,
+    /// A folder of event schemas beside the shipped ones.
+    #[arg(long)]
+    schemas: Option<PathBuf>,
+    /// Names the deployment; an engine of the same name takes over from the one before.
+    #[arg(long, default_value = "city")]
+    deployment: String,
+    /// Kafka's brokers, host:port, comma-separated.
+    #[arg(long, env = "CITYCELL_KAFKA", default_value = "127.0.0.1:9092")]
+    brokers: String,
+    /// A librdkafka setting, key=value; for example security.protocol=SASL_SSL. May be repeated.
+    #[arg(long = "kafka", value_parser = key_value, value_name = "KEY=VALUE")]
+    kafka: Vec<(String, String)>,
+    /// A file of librdkafka settings, one key=value per line: the place for passwords.
+    #[arg(long)]
+    kafka_settings: Option<PathBuf>,
+    /// ClickHouse's HTTP interface.
+    #[arg(long, default_value = "http://127.0.0.1:8123")]
+    clickhouse: String,
+    /// ClickHouse's user.
+    #[arg(long, default_value = "default")]
+    user: String,
+    /// ClickHouse's password.
+    #[arg(long, env = "CITYCELL_CLICKHOUSE_PASSWORD", default_value = "", hide_env_values = true)]
+    password: String,
+    /// The database of the tables; created if missing.
+    #[arg(long, default_value = "city")]
+    database: String,
+    /// From one epoch to the next.
+    #[arg(long, default_value = "1s", value_parser = duration)]
+    tick: Duration,
+    /// How long a partition at its end is silent before it no longer holds its pipelines back.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    idle_after: Duration,
+    /// Worker threads.
+    #[arg(long, default_value = "1")]
+    workers: NonZeroUsize,
+    /// Payload bytes that each worker may read ahead.
+    #[arg(long, default_value = "67108864")]
+    buffer_bytes: usize,
+    /// The address of /metrics, /healthz and /readyz.
+    #[arg(long, default_value = "127.0.0.1:8601")]
+    listen: SocketAddr,
+    /// End once everything in the topics is counted and written.
+    #[arg(long)]
+    until_end: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What keeps the engine from starting, or ended it.
+pub async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
+    let engine = engine::start(config(&args)?).await?;
+    let address =
+        http::serve(args.listen, engine.metrics.clone(), engine.readiness.clone()).await?;
+    tracing::info!(%address, "metrics and health are served");
+    if args.until_end {
+        engine.drain();
+    }
+    while engine.is_running() {
+        tokio::select! {
+            () = interrupted() => {
+                tracing::info!("stopping: what is bound is written and marked first");
+                engine.stop();
+                break;
+            }
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+    }
+    let ended = tokio::task::spawn_blocking(|| RunningEngine::wait(engine));
+    tokio::select! {
+        ended = ended => Ok(ended??),
+        () = interrupted() => Err("interrupted again: what is not marked is written at the next start".into()),
+    }
+}
+
+fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
+    let schemas = event_schemas::load(args.schemas.as_deref())?;
+    let mut pipelines = Vec::new();
+    for path in pipeline_files(&args.pipelines)? {
+        pipelines.push(Arc::new(Pipeline::from(load_pipeline(&path, &schemas)?)));
+    }
+    let mut settings = BTreeMap::new();
+    if let Some(path) = &args.kafka_settings {
+        settings.extend(read_settings(path)?);
+    }
+    settings.extend(args.kafka.iter().cloned());
+    Ok(EngineConfig {
+        deployment: args.deployment.clone(),
+        kafka: KafkaSettings { brokers: args.brokers.clone(), settings },
+        clickhouse: ClickHouseSettings {
+            url: args.clickhouse.clone(),
+            user: args.user.clone(),
+            password: args.password.clone(),
+            database: args.database.clone(),
+        },
+        pipelines,
+        grid: Arc::clone(&grid::load::load(&args.grid)?.located),
+        workers: args.workers,
+        limits: BinderLimits { tick: args.tick, idle_after: args.idle_after, unmarked_max: 8 },
+        buffer_bytes_max: args.buffer_bytes,
+    })
+}
+
+/// The files named, and those ending in `.yaml` in the folders named.
+fn pipeline_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        for entry in std::fs::read_dir(path)? {
+            let file = entry?.path();
+            if file.extension().is_some_and(|extension| extension == "yaml") {
+                files.push(file);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read_settings(path: &Path) -> Result<Vec<(String, String)>, Box<dyn Error>> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| {
+        let line = line.trim();
+        !line.is_empty() && !line.starts_with('#')
+    });
+    lines
+        .map(|(number, line)| {
+            key_value(line.trim()).map_err(|_| {
+                // The line itself may hold a password.
+                format!("{}:{number}: expected key=value", path.display()).into()
+            })
+        })
+        .collect()
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected key=value")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let ms = parse_duration_ms(text)?;
+    u64::try_from(ms).map(Duration::from_millis).map_err(|_| "must not be negative".to_owned())
+}
