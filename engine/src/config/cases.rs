@@ -1,6 +1,7 @@
 //! The cases inside a pipeline file: records that come in, rows that are there at the end.
 
 use citycell_operators::decode::parse_rfc3339_ms;
+use citycell_operators::expression::closest;
 use citycell_schemas::{EventTime, Level};
 use serde_json::{Map, Value};
 use serde_saphyr::{Location, Spanned};
@@ -65,7 +66,21 @@ pub struct ExpectedRow {
     pub columns: Map<String, Value>,
 }
 
-pub(super) fn read(entries: &[Spanned<CaseEntry>], faults: &mut Faults<'_>) -> Vec<TestCase> {
+/// What the cases of a pipeline may say.
+pub(super) struct CaseRules<'a> {
+    /// The group columns and the numbers.
+    pub(super) columns: Vec<&'a str>,
+    /// Whether rows have a window.
+    pub(super) windowed: bool,
+    /// Whether a record can take an event back.
+    pub(super) withdrawable: bool,
+}
+
+pub(super) fn read(
+    entries: &[Spanned<CaseEntry>],
+    rules: &CaseRules<'_>,
+    faults: &mut Faults<'_>,
+) -> Vec<TestCase> {
     entries
         .iter()
         .map(|entry| TestCase {
@@ -73,9 +88,21 @@ pub(super) fn read(entries: &[Spanned<CaseEntry>], faults: &mut Faults<'_>) -> V
             line: entry.referenced.line(),
             given: (0_usize..)
                 .zip(&entry.value.given)
-                .filter_map(|(number, given)| given_event(number, given, faults))
+                .filter_map(|(number, given)| {
+                    if given.value.withdraw.is_some() && !rules.withdrawable {
+                        let message = "only events with CloudEvents ids can be withdrawn";
+                        let hint = "write identity: cloudevents".to_owned();
+                        faults.at(given.referenced, message, Some(hint));
+                    }
+                    given_event(number, given, faults)
+                })
                 .collect(),
-            expect: entry.value.expect.iter().filter_map(|row| expected(row, faults)).collect(),
+            expect: entry
+                .value
+                .expect
+                .iter()
+                .filter_map(|row| expected(row, rules, faults))
+                .collect(),
         })
         .collect()
 }
@@ -109,14 +136,32 @@ fn given_event(
     })
 }
 
-fn expected(entry: &Spanned<Map<String, Value>>, faults: &mut Faults<'_>) -> Option<ExpectedRow> {
+fn expected(
+    entry: &Spanned<Map<String, Value>>,
+    rules: &CaseRules<'_>,
+    faults: &mut Faults<'_>,
+) -> Option<ExpectedRow> {
     let mut columns = entry.value.clone();
-    let window_start = match columns.shift_remove("window_start") {
-        Some(Value::String(text)) => Some(EventTime(time(&text, entry.referenced, faults)?)),
-        _ => None,
+    let window_start = match (columns.shift_remove("window_start"), rules.windowed) {
+        (Some(Value::String(text)), true) => {
+            Some(EventTime(time(&text, entry.referenced, faults)?))
+        }
+        (None, false) => None,
+        (_, windowed) => {
+            let (message, hint) = window_fault(windowed);
+            faults.at(entry.referenced, message, hint.map(str::to_owned));
+            return None;
+        }
     };
     let level = columns.shift_remove("level").map(serde_json::from_value).transpose();
     let place = columns.shift_remove("cell").or_else(|| columns.shift_remove("place"));
+    for name in columns.keys().filter(|name| !rules.columns.contains(&name.as_str())) {
+        let hint = match closest(name, rules.columns.iter().copied()) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("there is {}", rules.columns.join(", ")),
+        };
+        faults.at(entry.referenced, format!("rows have no column `{name}`"), Some(hint));
+    }
     match (level, place) {
         (Ok(level), Some(Value::String(place))) => Some(ExpectedRow {
             line: entry.referenced.line(),
@@ -132,6 +177,15 @@ fn expected(entry: &Spanned<Map<String, Value>>, faults: &mut Faults<'_>) -> Opt
             faults.at(entry.referenced, message, Some(hint.to_owned()));
             None
         }
+    }
+}
+
+fn window_fault(windowed: bool) -> (&'static str, Option<&'static str>) {
+    if windowed {
+        let hint = "write window_start: \"2026-03-01T08:00:00+08:00\"";
+        ("a row names the start of its window, as text", Some(hint))
+    } else {
+        ("a pipeline without windows has no `window_start`", None)
     }
 }
 

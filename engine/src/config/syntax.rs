@@ -81,7 +81,7 @@ fn missing_hint(field: &str) -> Option<&'static str> {
         "location" => "say where events happened: location: {cell: gridCode}",
         "event_time" => "name the field that says when the event happened",
         "schema" => "name the event schema; `citycell schema` lists them",
-        "aggregate" => "name at least one number: aggregate: {events: count()}",
+        "aggregate" => "name at least one number: aggregate: {reports: count()}",
         "by" => "name the columns that name an entity: by: [sensorId]",
         "take" => "say which value of an entity counts: last, mean, max or sum",
         "expire" | "forget" => "a duration, for example 10m",

@@ -99,6 +99,11 @@ fn bad_files_are_refused_with_place_and_hint() {
             &["12:11 there is no column `nothing`"],
         ),
         ("  people:", "  epoch:", &["`epoch` cannot name a number"]),
+        ("  people:", "  events:", &["`events` cannot name a number"]),
+        ("  people:", "  n: count()\n  n_valid:", &["`n_valid` cannot name a number"]),
+        ("pipeline: p", "pipeline: epochs", &["`epochs` is the name of another table"]),
+        ("pipeline: p", "pipeline: p_as_of", &["`p_as_of` is the name of another table"]),
+        ("window:", "group_by: [category, category]\nwindow:", &["8:22 `category` is named twice"]),
         ("  topic: t\n", "", &["the source has no topic [write topic: city.crowd.flow]"]),
         (
             "window: {tumbling: 1m}",
@@ -117,7 +122,15 @@ fn bad_files_are_refused_with_place_and_hint() {
         (
             "window:",
             "tests: [{name: n, given: [{at: now, raw: x}, {}], expect: [{people: 1}]}]\nwindow:",
-            &["8:32 `now` is no time", "8:46 a record is one of", "8:60 a row has a cell's code"],
+            &["8:32 `now` is no time", "8:46 a record is one of", "8:60 a row names the start"],
+        ),
+        (
+            "window:",
+            "tests: [{name: n, given: [], expect: [{window_start: \"1970-01-01T00:00:00Z\", peple: 1, cell: c}, {window_start: \"1970-01-01T00:00:00Z\"}]}]\nwindow:",
+            &[
+                "8:39 rows have no column `peple` [did you mean `people`?]",
+                "8:98 a row has a cell's code",
+            ],
         ),
     ];
     assert_eq!(faults(GOOD), Vec::<String>::new());
@@ -128,6 +141,16 @@ fn bad_files_are_refused_with_place_and_hint() {
             assert!(found.contains(expected), "{found}\n  lacks {expected}");
         }
     }
+}
+
+#[test]
+fn what_has_no_id_cannot_be_withdrawn() {
+    let text = GOOD.replace("  late:", "  identity: none\n  late:");
+    let withdrawing =
+        |text: &str| format!("{text}tests: [{{name: n, given: [{{withdraw: a}}], expect: []}}]\n");
+    assert_eq!(faults(&withdrawing(GOOD)), Vec::<String>::new());
+    let found = faults(&withdrawing(&text));
+    assert!(found[0].contains("only events with CloudEvents ids"), "{found:?}");
 }
 
 #[test]

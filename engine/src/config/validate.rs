@@ -1,39 +1,50 @@
 //! From entries to a plan: every name exists, every expression has its type.
 
+mod numbers;
+mod source;
+mod windows;
+
 use std::collections::BTreeSet;
 
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::Schema;
 use citycell_operators::decode::IdSource;
-use citycell_operators::expression::{Expression, closest};
-use citycell_operators::measures::{DecimalsOf, MeasureParser};
-use citycell_operators::plan::{Argument, Derived, Location, Measure, Per, Plan, Slot, Window};
-use citycell_operators::select::{RowCodec, condition, with_column};
-use citycell_schemas::event::FieldType;
-use citycell_schemas::{EventSchema, Level};
+use citycell_operators::expression::closest;
+use citycell_operators::plan::Plan;
+use citycell_operators::select::RowCodec;
+use citycell_schemas::{EventSchema, Level, tables};
 use serde_saphyr::Spanned;
 
-use super::cases;
+use super::Pipeline;
+use super::cases::{self, CaseRules};
 use super::duration::parse_duration_ms;
 use super::error::{ConfigErrors, Faults};
-use super::file::{IdentityEntry, LocationEntry, PerEntry, PipelineFile, SourceEntry, Text};
-use super::{Pipeline, columns_of};
+use super::file::{PipelineFile, Text};
 
 /// How far an event may be ahead of its broker timestamp where the file does not say.
 const FUTURE_DEFAULT_MS: i64 = 300_000;
 
-/// Columns that every table of rows has already.
-const RESERVED: &[&str] =
-    &["window", "window_start", "cell", "level", "place", "epoch", "is_deleted", "grid", "version"];
+/// Columns that every table or view of rows has already, and words that cases and views need.
+const RESERVED: &[&str] = &[
+    "window",
+    "window_start",
+    "cell",
+    "level",
+    "place",
+    "epoch",
+    "known_epoch",
+    "is_deleted",
+    "events",
+    "name",
+    "community",
+    "street",
+    "district",
+    "area_m2",
+    "grid",
+    "version",
+];
 
-/// The decimals of a schema's numbers.
-#[derive(Debug)]
-struct Decimals<'a>(&'a EventSchema);
-
-impl DecimalsOf for Decimals<'_> {
-    fn decimals_of(&self, column: &str) -> Option<u8> {
-        self.0.field(column).map(|field| field.decimals)
-    }
-}
+/// What the names of tables and views beside a pipeline's own end in.
+const RESERVED_ENDINGS: &[&str] = &["_history", "_as_of"];
 
 pub(super) fn pipeline(
     file: &str,
@@ -77,7 +88,7 @@ impl Checker<'_, '_> {
         let filter = entries.filter.as_ref().and_then(|sql| self.filter(sql, &columns));
         let window = self.window(&entries, &columns);
         let per = entries.per.as_ref().map(|per| self.per(per, &entries, &columns));
-        self.columns_exist(&entries.group_by, &columns);
+        self.groups(&entries.group_by, &columns);
         let (arguments, slots, measures) = self.measures(&entries, &columns);
         let group_by: Vec<String> = values(&entries.group_by);
         let allow_ms = self.duration(&entries.source.late.allow)?;
@@ -90,7 +101,13 @@ impl Checker<'_, '_> {
             None => 0,
         };
         let roll_up = self.roll_up(&entries.roll_up);
-        let tests = cases::read(&entries.tests, self.faults);
+        let published = measures.iter().map(|measure| measure.name.as_str());
+        let rules = CaseRules {
+            columns: group_by.iter().map(String::as_str).chain(published).collect(),
+            windowed: entries.window.is_some(),
+            withdrawable: ids == IdSource::CloudEvents,
+        };
+        let tests = cases::read(&entries.tests, &rules, self.faults);
         let groups = group_by
             .iter()
             .filter_map(|name| columns.field_with_name(name).ok().cloned())
@@ -133,166 +150,26 @@ impl Checker<'_, '_> {
             let message = format!("`{}` is no name", name.value);
             self.faults.at(name.referenced, message, Some(NAME_HINT.to_owned()));
         }
-    }
-
-    fn topics(&mut self, source: &SourceEntry) -> Vec<String> {
-        let mut topics: Vec<String> =
-            source.topic.iter().chain(&source.topics).map(|topic| topic.value.clone()).collect();
-        if topics.is_empty() {
-            let hint = "write topic: city.crowd.flow".to_owned();
-            self.faults.at(source.schema.referenced, "the source has no topic", Some(hint));
+        let shared = tables::SHARED.iter().any(|(table, _)| *table == name.value);
+        let ending = RESERVED_ENDINGS.iter().any(|ending| name.value.ends_with(ending));
+        if shared || ending || name.value == "city_moment" {
+            let message = format!("`{}` is the name of another table or view", name.value);
+            self.faults.at(name.referenced, message, None);
         }
-        topics.sort();
-        topics.dedup();
-        topics
     }
 
-    /// Marks a field as read; a fault where it does not exist or has another type.
-    fn field(&mut self, name: &Text, types: &[FieldType]) -> String {
-        self.read.insert(name.value.clone());
-        match self.schema.field(&name.value) {
-            None => {
-                let message = format!("schema {} has no field `{}`", self.schema.name, name.value);
-                let names = self.schema.fields.iter().map(|field| field.name.as_str());
-                let hint =
-                    closest(&name.value, names).map(|meant| format!("did you mean `{meant}`?"));
-                self.faults.at(name.referenced, message, hint);
-            }
-            Some(field) if !types.contains(&field.kind) => {
-                let wanted: Vec<_> = types.iter().map(|kind| kind.as_str()).collect();
-                let message = format!(
-                    "`{}` is of type {}, not {}",
-                    name.value,
-                    field.kind.as_str(),
-                    wanted.join(" or ")
-                );
+    fn groups(&mut self, names: &[Text], columns: &Schema) {
+        self.columns_exist(names, columns);
+        for (index, name) in names.iter().enumerate() {
+            if RESERVED.contains(&name.value.as_str()) {
+                let message = format!("`{}` cannot name a group", name.value);
+                let hint = format!("derive it under another name; rows have {}", reserved());
+                self.faults.at(name.referenced, message, Some(hint));
+            } else if names[..index].iter().any(|other| other.value == name.value) {
+                let message = format!("`{}` is named twice", name.value);
                 self.faults.at(name.referenced, message, None);
             }
-            Some(_) => {}
         }
-        name.value.clone()
-    }
-
-    fn event_time(&mut self, name: &Text) -> String {
-        self.field(name, &[FieldType::Time])
-    }
-
-    fn location(&mut self, entry: &Spanned<LocationEntry>) -> Option<Location> {
-        const NUMBERS: &[FieldType] = &[FieldType::Number, FieldType::Integer];
-        let LocationEntry { cell, lon, lat, crs } = &entry.value;
-        match (cell, lon, lat, crs) {
-            (Some(cell), None, None, None) => {
-                Some(Location::Cell { column: self.field(cell, &[FieldType::Text]) })
-            }
-            (None, Some(lon), Some(lat), Some(crs)) => Some(Location::Point {
-                lon: self.field(lon, NUMBERS),
-                lat: self.field(lat, NUMBERS),
-                crs: *crs,
-            }),
-            (None, Some(_), Some(_), None) => {
-                let hint = "write crs: wgs84, gcj02 or bd09; a wrong one is hundreds of metres off";
-                let message = "coordinates without a coordinate system";
-                self.faults.at(entry.referenced, message, Some(hint.to_owned()));
-                None
-            }
-            _ => {
-                let hint = "write {cell: field} or {lon: field, lat: field, crs: wgs84}";
-                let message = "a location is a cell's code, or coordinates";
-                self.faults.at(entry.referenced, message, Some(hint.to_owned()));
-                None
-            }
-        }
-    }
-
-    fn ids(&mut self, entry: Option<&Spanned<IdentityEntry>>) -> IdSource {
-        let Some(entry) = entry else { return IdSource::CloudEvents };
-        match &entry.value {
-            IdentityEntry::None => IdSource::None,
-            IdentityEntry::Cloudevents => IdSource::CloudEvents,
-            IdentityEntry::Fields(fields) => {
-                if fields.is_empty() {
-                    self.faults.at(entry.referenced, "an id is made of at least one field", None);
-                }
-                // Times too would have to be compared as they were written: the decoder refuses.
-                let types = [FieldType::Text, FieldType::Integer];
-                IdSource::Fields(fields.iter().map(|name| self.field(name, &types)).collect())
-            }
-        }
-    }
-
-    fn derive(&mut self, entries: &[(String, Text)]) -> (Vec<Derived>, Schema) {
-        let mut columns = columns_of(self.schema);
-        let mut derive = Vec::new();
-        for (name, sql) in entries {
-            if columns.index_of(name).is_ok() || !is_identifier(name) {
-                let message = format!("`{name}` cannot name a derived column");
-                let hint = format!("{NAME_HINT}, and no field may have it");
-                self.faults.at(sql.referenced, message, Some(hint));
-                continue;
-            }
-            match Expression::parse(&sql.value, &columns) {
-                Ok(expression) => {
-                    self.read.extend(expression.columns().iter().cloned());
-                    columns = with_column(&columns, name, expression.data_type());
-                }
-                Err(error) => {
-                    self.faults.expression(sql.referenced, error);
-                    // A number, most likely: so that what reads it is checked all the same.
-                    columns = with_column(&columns, name, &DataType::Float64);
-                }
-            }
-            derive.push(Derived { name: name.clone(), expression: sql.value.clone() });
-        }
-        (derive, columns)
-    }
-
-    fn filter(&mut self, sql: &Text, columns: &Schema) -> Option<String> {
-        match condition(&sql.value, columns) {
-            Ok(expression) => self.read.extend(expression.columns().iter().cloned()),
-            Err(error) => self.faults.expression(sql.referenced, error),
-        }
-        Some(sql.value.clone())
-    }
-
-    fn window(&mut self, entries: &PipelineFile, columns: &Schema) -> Option<Window> {
-        match (&entries.window, &entries.latest) {
-            (Some(window), None) => {
-                let size = &window.value.tumbling;
-                let size_ms = self.duration(size)?;
-                if size_ms == 0 {
-                    self.faults.at(size.referenced, "a window has a size", None);
-                }
-                Some(Window::Tumbling { size_ms })
-            }
-            (None, Some(latest)) => {
-                let latest = &latest.value;
-                self.columns_exist(&latest.by, columns);
-                let expire_ms = self.duration(&latest.expire)?;
-                let forget_ms = self.duration(&latest.forget)?;
-                if forget_ms < expire_ms || expire_ms == 0 {
-                    let message = "an entity expires after some time, and is forgotten after that";
-                    let hint = "write for example expire: 10m, forget: 30d".to_owned();
-                    self.faults.at(latest.forget.referenced, message, Some(hint));
-                }
-                Some(Window::Latest { by: values(&latest.by), expire_ms, forget_ms })
-            }
-            _ => {
-                let message = "a pipeline has either `window` or `latest`";
-                let hint = "write window: {tumbling: 1m}".to_owned();
-                self.faults.at(entries.pipeline.referenced, message, Some(hint));
-                None
-            }
-        }
-    }
-
-    fn per(&mut self, per: &Spanned<PerEntry>, entries: &PipelineFile, columns: &Schema) -> Per {
-        if entries.latest.is_some() {
-            let message = "`latest` takes each entity's latest event already";
-            let hint = "leave `per` out, or write `window` instead of `latest`".to_owned();
-            self.faults.at(per.referenced, message, Some(hint));
-        }
-        self.columns_exist(&per.value.by, columns);
-        Per { by: values(&per.value.by), take: per.value.take }
     }
 
     /// Columns that name groups or entities: they exist and compare exactly.
@@ -303,40 +180,6 @@ impl Checker<'_, '_> {
                 self.faults.expression(name.referenced, error);
             }
         }
-    }
-
-    fn measures(
-        &mut self,
-        entries: &PipelineFile,
-        columns: &Schema,
-    ) -> (Vec<Argument>, Vec<Slot>, Vec<Measure>) {
-        let decimals = Decimals(self.schema);
-        let mut parser = MeasureParser::new(columns, &decimals);
-        let mut measures = Vec::new();
-        for (name, sql) in &entries.aggregate.0 {
-            let taken = entries.group_by.iter().any(|group| group.value == *name);
-            if taken || RESERVED.contains(&name.as_str()) || !is_identifier(name) {
-                let message = format!("`{name}` cannot name a number");
-                let hint = format!("{NAME_HINT}; rows have {} already", RESERVED.join(", "));
-                self.faults.at(sql.referenced, message, Some(hint));
-            }
-            match parser.measure(name, &sql.value) {
-                Ok(measure) => measures.push(measure),
-                Err(error) => self.faults.expression(sql.referenced, error),
-            }
-        }
-        let (arguments, slots) = (parser.arguments, parser.slots);
-        if entries.aggregate.0.is_empty() {
-            let hint = "write aggregate: {events: count()}".to_owned();
-            let message = "a pipeline publishes at least one number";
-            self.faults.at(entries.pipeline.referenced, message, Some(hint));
-        }
-        for argument in &arguments {
-            if let Ok(expression) = Expression::parse(&argument.expression, columns) {
-                self.read.extend(expression.columns().iter().cloned());
-            }
-        }
-        (arguments, slots, measures)
     }
 
     fn duration(&mut self, text: &Text) -> Option<i64> {
@@ -370,6 +213,10 @@ fn is_identifier(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
         && name.len() <= 60
+}
+
+fn reserved() -> String {
+    format!("{} already", RESERVED.join(", "))
 }
 
 fn values(texts: &[Text]) -> Vec<String> {
