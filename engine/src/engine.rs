@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeSet,
     num::NonZeroUsize,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     thread::JoinHandle,
     time::Duration,
 };
@@ -18,13 +15,14 @@ use timely::{CommunicationConfig, Config, WorkerConfig};
 use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
 
 use crate::{
+    alarm::Alarm,
     binder::{Binder, BinderLimits, BoundPipeline, HandOut, Notice},
     clickhouse::{
         ClickHouse, ClickHouseError, ClickHouseSettings, cells,
         marks::{self, Mark},
         serving::{self, Candidate, Marked},
         tables::{self, PipelineTable},
-        writer,
+        writer::{self, TaskParts},
     },
     dataflow::{self, source::Waker},
     http::Readiness,
@@ -83,9 +81,12 @@ pub enum EngineError {
     /// A thread could not be started.
     #[error("cannot start the {0} thread")]
     Thread(&'static str, #[source] std::io::Error),
-    /// A defect of ours.
-    #[error("a worker stopped: {0}")]
+    /// The dataflow could not be built; none for pipelines that were checked.
+    #[error("a worker cannot build its dataflow: {0}")]
     Worker(String),
+    /// A defect of ours; the panic's message is in the log.
+    #[error("a part of the engine panicked")]
+    Panicked,
 }
 
 /// An engine at work.
@@ -94,26 +95,11 @@ pub struct RunningEngine {
     binder: JoinHandle<Result<(), BindingLogError>>,
     workers: JoinHandle<Result<(), String>>,
     finder: JoinHandle<()>,
-    stopped: Arc<AtomicBool>,
-    failure: Failure,
+    alarm: Alarm,
     /// What it shows of itself.
     pub metrics: Metrics,
     /// Whether it keeps up.
     pub readiness: Readiness,
-}
-
-/// The first failure that ends the engine.
-#[derive(Clone, Default)]
-pub(crate) struct Failure(Arc<Mutex<Option<EngineError>>>);
-
-impl Failure {
-    pub(crate) fn set(&self, error: EngineError) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-    }
-
-    fn take(&self) -> Option<EngineError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
 }
 
 impl EngineConfig {
@@ -142,20 +128,26 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let bindings_waker = Waker::default();
     let (record_wakers, readers) = start_readers(&config, &topics)?;
     let (metrics, readiness) = (Metrics::default(), Readiness::default());
-    let (failure, stopped) = (Failure::default(), Arc::new(AtomicBool::new(false)));
+    let alarm = Alarm::new(notices.clone());
+
+    let writing = TaskParts {
+        runtime: Handle::current(),
+        clickhouse,
+        metrics: metrics.clone(),
+        alarm: alarm.clone(),
+    };
 
     let work = dataflow::Work {
         topics: Arc::clone(&topics),
         grid: Arc::clone(&config.grid),
-        marks: start_marks(&tables, &clickhouse, &metrics, &notices),
-        pipelines: start_writers(&config, tables, &marked, &clickhouse, &metrics),
+        marks: start_marks(&tables, writing.clone(), &notices),
+        pipelines: start_writers(&config, tables, &marked, &writing),
         readers: readers.clone(),
         record_wakers,
         bindings: Mutex::new(Some(bindings)),
         bindings_waker: bindings_waker.clone(),
         notices: notices.clone(),
-        failure: failure.clone(),
-        stopped: Arc::clone(&stopped),
+        alarm: alarm.clone(),
         metrics: metrics.clone(),
     };
     let binder = Binder {
@@ -170,7 +162,7 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         metrics: metrics.clone(),
         readiness: readiness.clone(),
     };
-    let finder = find_partitions(&config, names, notices.clone(), Arc::clone(&stopped))?;
+    let finder = find_partitions(&config, names, notices.clone(), alarm.clone())?;
     Ok(RunningEngine {
         workers: spawn("workers", {
             let workers = config.workers.get();
@@ -179,8 +171,7 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         binder: spawn("binder", move || binder.run())?,
         finder,
         notices,
-        stopped,
-        failure,
+        alarm,
         metrics,
         readiness,
     })
@@ -199,8 +190,7 @@ impl RunningEngine {
 
     /// Ends at once, as a crash would: what is bound and not marked is done at the next start.
     pub fn abandon(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-        self.stop();
+        self.alarm.stop();
     }
 
     /// Whether it is still at work.
@@ -216,16 +206,14 @@ impl RunningEngine {
     pub fn wait(self) -> Result<(), EngineError> {
         let bound = self.binder.join();
         let worked = self.workers.join();
-        self.stopped.store(true, Ordering::Relaxed);
+        self.alarm.stop();
         // A finder that panicked has found nothing more; what it found stands.
         let _ = self.finder.join();
-        if let Some(failure) = self.failure.take() {
+        if let Some(failure) = self.alarm.take_failure() {
             return Err(failure);
         }
-        bound.map_err(|_| EngineError::Worker("the binder panicked".into()))??;
-        worked
-            .map_err(|_| EngineError::Worker("the workers panicked".into()))?
-            .map_err(EngineError::Worker)
+        bound.map_err(|_| EngineError::Panicked)??;
+        worked.map_err(|_| EngineError::Panicked)?.map_err(EngineError::Worker)
     }
 }
 
@@ -270,14 +258,13 @@ fn start_readers(
 
 fn start_marks(
     tables: &[Arc<PipelineTable>],
-    clickhouse: &ClickHouse,
-    metrics: &Metrics,
+    parts: TaskParts,
     notices: &Sender<Notice>,
 ) -> UnboundedSender<Mark> {
     let names: Vec<String> = tables.iter().map(|table| table.pipeline.clone()).collect();
-    let (shown, notices) = (metrics.clone(), notices.clone());
-    marks::start(&Handle::current(), clickhouse.clone(), metrics.clone(), move |mark| {
-        shown.marked(mark);
+    let (metrics, notices) = (parts.metrics.clone(), notices.clone());
+    marks::start(parts, move |mark| {
+        metrics.marked(mark);
         if let Some(index) = names.iter().position(|name| *name == mark.pipeline) {
             // Nobody listens once the binder is gone, and then nothing depends on it.
             let _ = notices.send(Notice::Marked(mark.tick.epoch, index));
@@ -289,15 +276,14 @@ fn start_writers(
     config: &EngineConfig,
     tables: Vec<Arc<PipelineTable>>,
     marked: &Marked,
-    clickhouse: &ClickHouse,
-    metrics: &Metrics,
+    parts: &TaskParts,
 ) -> Vec<dataflow::PipelineWork> {
     let start = |(pipeline, table): (&Arc<Pipeline>, Arc<PipelineTable>)| {
         let name = table.pipeline.clone();
         dataflow::PipelineWork {
             pipeline: Arc::clone(pipeline),
             marked: marked.get(&(name.clone(), table.version.clone())).copied(),
-            queue: writer::start(&Handle::current(), clickhouse.clone(), name, metrics.clone()),
+            queue: writer::start(parts.clone(), name),
             table,
             live_keys: Arc::default(),
         }
@@ -320,13 +306,13 @@ fn find_partitions(
     config: &EngineConfig,
     names: Vec<String>,
     notices: Sender<Notice>,
-    stopped: Arc<AtomicBool>,
+    alarm: Alarm,
 ) -> Result<JoinHandle<()>, EngineError> {
     let finder =
         PartitionFinder::new(&config.kafka).map_err(|source| kafka_error(config, source))?;
     spawn("partition-finder", move || {
         let mut missing = BTreeSet::new();
-        while !stopped.load(Ordering::Relaxed) {
+        while !alarm.is_stopped() {
             match finder.find(&names) {
                 Ok(found) => {
                     for (index, topic) in (0u16..).zip(&names) {
@@ -341,7 +327,7 @@ fn find_partitions(
                 Err(error) => tracing::warn!(%error, "no broker answers, trying again"),
             }
             for _ in 0..50 {
-                if !stopped.load(Ordering::Relaxed) {
+                if !alarm.is_stopped() {
                     std::thread::sleep(Duration::from_millis(100));
                 }
             }

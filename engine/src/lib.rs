@@ -7,6 +7,7 @@ pub mod event_schemas;
 pub mod grid;
 pub mod pipeline;
 
+pub mod alarm;
 pub mod engine;
 
 pub mod binder;

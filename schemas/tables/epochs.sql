@@ -17,7 +17,9 @@ CREATE TABLE IF NOT EXISTS epochs
     rejected        UInt64                     COMMENT 'records in rejects',
     diverted        UInt64                     COMMENT 'events in late',
     duplicates      UInt64                     COMMENT 'copies of events already counted',
-    withdrawals     UInt64                     COMMENT 'records that take an event back'
+    withdrawals     UInt64                     COMMENT 'records that take an event back',
+    ranges          Array(Tuple(topic String, partition Int32, from_offset Int64, next_offset Int64))
+                                               COMMENT 'the records of the epoch: from_offset <= offset < next_offset; partitions without records are left out'
 )
 ENGINE = MergeTree
 ORDER BY (pipeline, version, epoch)

@@ -7,20 +7,36 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, StringArray, TimestampMillisecondArray, UInt8Array, UInt64Array},
+    array::{
+        ArrayRef, Int32Array, Int64Array, ListArray, StringArray, StructArray,
+        TimestampMillisecondArray, UInt8Array, UInt64Array,
+    },
+    buffer::OffsetBuffer,
+    datatypes::{DataType, Field, Fields},
     record_batch::RecordBatch,
 };
 use citycell_operators::tick::Tick;
 use citycell_schemas::{Epoch, EventTime};
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::sync::mpsc;
 
-use crate::{books::Books, metrics::Metrics};
+use crate::{binding::PartitionRange, books::Books};
 
 use super::{
     ClickHouse, ClickHouseError,
     rows::arrow_stream,
-    writer::{self, TableBatch},
+    writer::{self, TableBatch, TaskParts},
 };
+
+/// The records of one partition in one epoch.
+#[derive(Clone, Debug)]
+pub struct MarkedRange {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// Which offsets.
+    pub range: PartitionRange,
+}
 
 /// One pipeline's mark of one epoch.
 #[derive(Clone, Debug)]
@@ -37,17 +53,18 @@ pub struct Mark {
     pub rows: u64,
     /// What became of the records.
     pub books: Books,
+    /// The records.
+    pub ranges: Vec<MarkedRange>,
 }
 
 /// Starts the task that writes marks; `written` is called for each once it is acknowledged.
 #[must_use]
 pub fn start(
-    runtime: &Handle,
-    clickhouse: ClickHouse,
-    metrics: Metrics,
+    parts: TaskParts,
     written: impl Fn(&Mark) + Send + 'static,
 ) -> mpsc::UnboundedSender<Mark> {
     let (queue, mut marks) = mpsc::unbounded_channel::<Mark>();
+    let runtime = parts.runtime.clone();
     runtime.spawn(async move {
         let mut last_committed_ms = 0;
         while let Some(first) = marks.recv().await {
@@ -59,7 +76,7 @@ pub fn start(
             last_committed_ms = now_ms().max(last_committed_ms);
             let data = arrow_stream(&columns(&batch, last_committed_ms));
             let rows = TableBatch { table: "epochs".into(), data };
-            writer::insert(&clickhouse, "epochs", rows, &metrics).await;
+            writer::insert(&parts, "epochs", rows).await;
             batch.iter().for_each(&written);
         }
     });
@@ -118,8 +135,35 @@ fn columns(marks: &[Mark], committed_at_ms: i64) -> RecordBatch {
         ("diverted", numbers(|mark| mark.books.diverted)),
         ("duplicates", numbers(|mark| mark.books.duplicates)),
         ("withdrawals", numbers(|mark| mark.books.withdrawals)),
+        ("ranges", ranges(marks)),
     ])
     .expect("all columns have one value per mark")
+}
+
+/// One list of (topic, partition, from_offset, next_offset) per mark.
+fn ranges(marks: &[Mark]) -> ArrayRef {
+    let all: Vec<&MarkedRange> = marks.iter().flat_map(|mark| &mark.ranges).collect();
+    let offsets = |offset: fn(&PartitionRange) -> i64| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(all.iter().map(|marked| offset(&marked.range))))
+    };
+    let topics = StringArray::from_iter_values(all.iter().map(|marked| &*marked.topic));
+    let partitions = Int32Array::from_iter_values(all.iter().map(|marked| marked.partition));
+    let fields = Fields::from(vec![
+        Field::new("topic", DataType::Utf8, false),
+        Field::new("partition", DataType::Int32, false),
+        Field::new("from_offset", DataType::Int64, false),
+        Field::new("next_offset", DataType::Int64, false),
+    ]);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(topics),
+        Arc::new(partitions),
+        offsets(|range| range.from_offset),
+        offsets(|range| range.next_offset),
+    ];
+    let item = Arc::new(Field::new("item", DataType::Struct(fields.clone()), false));
+    let lengths = OffsetBuffer::from_lengths(marks.iter().map(|mark| mark.ranges.len()));
+    let ranges = StructArray::new(fields, columns, None);
+    Arc::new(ListArray::new(item, lengths, Arc::new(ranges), None))
 }
 
 fn now_ms() -> i64 {

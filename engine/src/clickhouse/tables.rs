@@ -74,29 +74,39 @@ impl PipelineTable {
     }
 
     /// The newest version of each row up to the epoch that `epoch` yields.
+    ///
+    /// `LIMIT 1 BY` takes whole rows, so a null never falls back to an older value, and a user's
+    /// condition on the window or the cell reaches the primary key or the projection.
     fn select(&self, epoch: &str) -> String {
         let groups = self.group_names();
-        let mut newest = String::from("is_deleted, events");
-        let mut shown = String::new();
-        for (index, measure) in (0..).zip(&self.measures) {
-            let _ = write!(newest, ", `{measure}`, `{measure}_valid`");
-            let (value, valid) = (3 + 2 * index, 4 + 2 * index);
-            let _ = write!(shown, ", if(newest.{valid} = 1, newest.{value}, NULL) AS `{measure}`");
-        }
+        let values = self.measures.iter().fold(String::new(), |mut values, measure| {
+            let _ = write!(values, ", if(`{measure}_valid` = 1, `{measure}`, NULL) AS `{measure}`");
+            values
+        });
         format!(
-            "SELECT window_start, level, cell, places.name AS name, \
-             places.community AS community, places.street AS street, \
-             places.district AS district, places.area_m2 AS area_m2{groups}, \
-             newest.2 AS events{shown}, known_epoch AS epoch \
-             FROM (SELECT window_start, level, cell{groups}, max(epoch) AS known_epoch, \
-             argMax(tuple({newest}), epoch) AS newest \
-             FROM `{table}` WHERE epoch <= {epoch} \
-             GROUP BY window_start, level, cell{groups}) AS rows \
+            "SELECT window_start, level, cell, name, community, street, district, area_m2{groups}, \
+             events{values}, epoch \
+             FROM (SELECT * FROM `{table}` WHERE epoch <= {epoch}{since} \
+             ORDER BY level DESC, window_start DESC, cell DESC{groups}, epoch DESC \
+             LIMIT 1 BY level, window_start, cell{groups}) AS newest \
              LEFT ANY JOIN (SELECT level, cell, name, community, street, district, area_m2 \
              FROM cells WHERE grid = '{grid}') AS places USING (level, cell) \
-             WHERE newest.1 = 0",
+             WHERE is_deleted = 0",
             table = self.history(),
+            since = self.since_keyframe(epoch),
             grid = self.grid,
+        )
+    }
+
+    /// Without windows a read starts at the newest keyframe: all live rows are written again there.
+    fn since_keyframe(&self, epoch: &str) -> String {
+        if self.windowed {
+            return String::new();
+        }
+        format!(
+            " AND epoch >= (SELECT max(epoch) FROM epochs WHERE pipeline = '{}' \
+             AND version = '{}' AND keyframe = 1 AND epoch <= {epoch})",
+            self.pipeline, self.version
         )
     }
 

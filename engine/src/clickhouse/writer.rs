@@ -10,7 +10,7 @@ use bytes::Bytes;
 use citycell_schemas::Epoch;
 use tokio::{runtime::Handle, sync::mpsc};
 
-use crate::metrics::Metrics;
+use crate::{alarm::Alarm, metrics::Metrics};
 
 use super::ClickHouse;
 
@@ -33,23 +33,32 @@ pub struct WriteJob {
     pub done: Box<dyn FnOnce() + Send>,
 }
 
+/// What a writing task needs.
+#[derive(Clone)]
+pub struct TaskParts {
+    /// Where it runs.
+    pub runtime: Handle,
+    /// Where it writes.
+    pub clickhouse: ClickHouse,
+    /// What it shows of itself.
+    pub metrics: Metrics,
+    /// Rings if it panics.
+    pub alarm: Alarm,
+}
+
 /// The way to one pipeline's writing task.
 pub type WriteQueue = mpsc::UnboundedSender<WriteJob>;
 
 /// Starts the writing task of `pipeline`. What waits in its queue is bounded by the number of
 /// epochs that may be bound and not yet marked.
 #[must_use]
-pub fn start(
-    runtime: &Handle,
-    clickhouse: ClickHouse,
-    pipeline: String,
-    metrics: Metrics,
-) -> WriteQueue {
+pub fn start(parts: TaskParts, pipeline: String) -> WriteQueue {
     let (queue, mut jobs) = mpsc::unbounded_channel::<WriteJob>();
+    let runtime = parts.runtime.clone();
     runtime.spawn(async move {
         while let Some(job) = jobs.recv().await {
             for batch in job.batches {
-                insert(&clickhouse, &pipeline, batch, &metrics).await;
+                insert(&parts, &pipeline, batch).await;
             }
             (job.done)();
         }
@@ -58,12 +67,8 @@ pub fn start(
 }
 
 /// Inserts `batch`, however long ClickHouse takes to come back.
-pub(super) async fn insert(
-    clickhouse: &ClickHouse,
-    pipeline: &str,
-    batch: TableBatch,
-    metrics: &Metrics,
-) {
+pub(super) async fn insert(parts: &TaskParts, pipeline: &str, batch: TableBatch) {
+    let TaskParts { clickhouse, metrics, .. } = parts;
     let mut pause = Duration::from_millis(100);
     loop {
         let started = Instant::now();

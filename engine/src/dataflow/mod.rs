@@ -12,10 +12,10 @@ mod sink;
 pub mod source;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -41,11 +41,17 @@ use timely::{
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
+    alarm::Alarm,
     binder::Notice,
     binding::Binding,
     books::Books,
-    clickhouse::{marks::Mark, rows::RowEncoder, tables::PipelineTable, writer::WriteQueue},
-    engine::{EngineError, Failure},
+    clickhouse::{
+        marks::{Mark, MarkedRange},
+        rows::RowEncoder,
+        tables::PipelineTable,
+        writer::WriteQueue,
+    },
+    engine::EngineError,
     kafka::{TopicPartition, reader::Reader},
     metrics::Metrics,
     pipeline::Pipeline,
@@ -76,10 +82,8 @@ pub struct Work {
     pub notices: Sender<Notice>,
     /// To the task that writes marks.
     pub marks: UnboundedSender<Mark>,
-    /// Where the first failure is kept.
-    pub(crate) failure: Failure,
-    /// Set when the workers are to stop at once.
-    pub stopped: Arc<AtomicBool>,
+    /// Ends the engine when a worker cannot go on.
+    pub alarm: Alarm,
     /// What we show of ourselves.
     pub metrics: Metrics,
 }
@@ -104,24 +108,12 @@ pub struct PipelineWork {
 /// When a pipeline cannot be built.
 pub fn run(worker: &mut Worker, work: &Arc<Work>) -> Result<(), String> {
     let index = worker.index();
-    let _alarm = Alarm(work);
+    let _alarm = work.alarm.clone();
     worker.dataflow::<u64, _, _>(|scope| build(scope, index, work))?;
-    while worker.has_dataflows() && !work.stopped.load(Ordering::Relaxed) {
+    while worker.has_dataflows() && !work.alarm.is_stopped() {
         worker.step_or_park(Some(Duration::from_millis(100)));
     }
     Ok(())
-}
-
-/// Stops the engine when its worker panics: the other workers and the binder would wait for ever.
-struct Alarm<'a>(&'a Work);
-
-impl Drop for Alarm<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.stopped.store(true, Ordering::Relaxed);
-            let _ = self.0.notices.send(Notice::Stop);
-        }
-    }
 }
 
 fn build(scope: Scope<'_, u64>, index: usize, work: &Arc<Work>) -> Result<(), String> {
@@ -135,12 +127,8 @@ fn build(scope: Scope<'_, u64>, index: usize, work: &Arc<Work>) -> Result<(), St
         reader: Arc::clone(&work.readers[index]),
         waker: work.record_wakers[index].clone(),
         failed: {
-            let work = Arc::clone(work);
-            Box::new(move |failure| {
-                work.failure.set(EngineError::Unreadable(failure));
-                work.stopped.store(true, Ordering::Relaxed);
-                let _ = work.notices.send(Notice::Stop);
-            })
+            let alarm = work.alarm.clone();
+            Box::new(move |failure| alarm.ring(EngineError::Unreadable(failure)))
         },
     };
     let records = source::records(bindings.clone(), parts);
@@ -223,6 +211,9 @@ fn mark<'scope>(
     let (pipeline, version) = (work.table.pipeline.clone(), work.table.version.clone());
     let (marked, marks) = (work.marked, shared.marks.clone());
     let (notices, metrics) = (shared.notices.clone(), shared.metrics.clone());
+    let numbers = work.pipeline.topic_numbers(&shared.topics);
+    let topics: BTreeMap<u16, Arc<str>> =
+        numbers.map(|number| (number, Arc::clone(&shared.topics[usize::from(number)]))).collect();
     let (plan, live_keys) = (work.pipeline.plan.clone(), Arc::clone(&work.live_keys));
     at_worker_0::per_epoch(
         &format!("{pipeline}: marks"),
@@ -249,9 +240,22 @@ fn mark<'scope>(
                 keyframe: pipeline::is_keyframe(&plan, &tick),
                 rows,
                 books,
+                ranges: ranges(&binding, &topics),
             };
             // The task is gone only when the runtime is, and then the epoch stays unmarked.
             let _ = marks.send(mark);
         },
     );
+}
+
+/// The records of these topics that a binding names.
+fn ranges(binding: &Binding, topics: &BTreeMap<u16, Arc<str>>) -> Vec<MarkedRange> {
+    let partitions = binding.partitions.iter();
+    partitions
+        .filter(|(_, range)| range.next_offset > range.from_offset)
+        .filter_map(|(partition, range)| {
+            let topic = Arc::clone(topics.get(&partition.topic)?);
+            Some(MarkedRange { topic, partition: partition.partition, range: *range })
+        })
+        .collect()
 }

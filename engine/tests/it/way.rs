@@ -57,6 +57,16 @@ async fn events_become_rows_of_every_level() {
         )
         .await;
     assert_eq!(books, ["9\t5\t0\t2\t0\t1\t1"]);
+    let ranges = store
+        .lines(
+            "SELECT range.2 AS partition, min(range.3), max(range.4) \
+             FROM (SELECT arrayJoin(ranges) AS range FROM epochs) GROUP BY partition ORDER BY ALL",
+        )
+        .await;
+    assert_eq!(ranges, ["0\t0\t6", "1\t0\t3"]);
+    let as_of = |epoch: &str| format!("SELECT count() FROM crowd_flow_as_of(epoch = {epoch})");
+    assert_eq!(store.lines(&as_of("1")).await, ["0"]);
+    assert_eq!(store.lines(&as_of("(SELECT epoch FROM city_moment)")).await, ["7"]);
     let rejects = store.lines("SELECT reason FROM rejects ORDER BY reason").await;
     assert_eq!(rejects, ["not_json", "outside_grid"]);
 }
