@@ -316,11 +316,10 @@ impl Binder {
             return false;
         }
         let since = *progress.drain_since_ms.get_or_insert(last.bound_time_ms);
-        let published = self.pipelines.iter().all(|pipeline| {
+        self.pipelines.iter().all(|pipeline| {
             let every = pipeline.publish_every_ms.max(1);
             last.bound_time_ms.div_euclid(every) > since.div_euclid(every)
-        });
-        published
+        })
     }
 }
 

@@ -59,8 +59,7 @@ pub fn publish<'scope>(
         Pipeline,
         "publish",
         move |_, _| {
-            let mut waiting: BTreeMap<u64, (Capability<u64>, Vec<Change>, Option<Tick>)> =
-                BTreeMap::new();
+            let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
             let mut publisher = Publisher::new(publish);
             move |(changes, changes_frontier), (ticks, ticks_frontier), output| {
                 changes.for_each(|capability, changes| {
@@ -94,6 +93,9 @@ pub fn publish<'scope>(
 }
 
 /// What is held back, and what was published.
+/// An epoch that is not complete: its capability, its changes so far and its tick.
+type Waiting = (Capability<u64>, Vec<Change>, Option<Tick>);
+
 struct Publisher {
     publish: Publish,
     /// For each key that changed since: what was published, and its newest content.

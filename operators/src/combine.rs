@@ -95,13 +95,16 @@ pub struct Combined {
     pub extremes: Vec<((Key, Ranked), isize)>,
 }
 
+/// The sums of one window and place by group.
+type Groups = SmallVec<[(Box<[u8]>, Accumulators); 1]>;
+
 /// Adds contributions up by key.
 #[derive(Clone, Debug)]
 pub struct Combiner {
     arguments: usize,
     kept: Extremes,
     /// By group within window and place, sorted, so that a look-up needs no owned key.
-    totals: AHashMap<(EventTime, Place), SmallVec<[(Box<[u8]>, Accumulators); 1]>>,
+    totals: AHashMap<(EventTime, Place), Groups>,
     extremes: AHashMap<(Key, Ranked), isize>,
     keys: usize,
 }

@@ -56,6 +56,10 @@ pub struct Streams<'scope> {
 
 /// Builds the dataflow of `plan`. Each epoch needs its tick on every worker; `live_keys` rises and
 /// falls with the keys in memory.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a pipeline is made of, each told apart by its type"
+)]
 pub fn build<'scope>(
     plan: &Plan,
     prepare: Prepare,

@@ -162,9 +162,12 @@ fn observation(event: &Event) -> Observation {
 
 type States = BTreeMap<Key, State>;
 
+/// Values and how often they count.
+type Counted = (Vec<Option<i128>>, isize);
+
 /// Everything from the raw events up to and including one epoch.
 fn recompute(slots: &[Slot], all: &[Happening], places: impl Fn(Place) -> Vec<Place>) -> States {
-    let mut values: BTreeMap<Key, Vec<(Vec<Option<i128>>, isize)>> = BTreeMap::new();
+    let mut values: BTreeMap<Key, Vec<Counted>> = BTreeMap::new();
     for event in all.iter().flat_map(|happening| &happening.events) {
         for place in places(event.key.place) {
             let key = Key { place, ..event.key.clone() };
