@@ -33,22 +33,24 @@ pub(crate) fn role(
         Some(credentials) => Some(credentials),
         None => from_headers(headers).or_else(|| from_url(url)),
     };
-    let Some(sent) = sent else {
-        let text = "No user was named: send X-ClickHouse-User and X-ClickHouse-Key, \
-            Basic authentication, or ?user= and ?password=";
-        return Err(Exception::new(194, "REQUIRED_PASSWORD", text));
-    };
+    let named = sent.is_some();
+    // As ClickHouse takes it: who names nobody is `default`, without a password.
+    let sent = sent.unwrap_or_else(|| Credentials { user: "default".into(), password: "".into() });
     let is = |user: &User| user.name == sent.user && user.password.matches(&sent.password);
     if is(&config.writer) {
         Ok(Role::Writer)
     } else if is(&config.reader) {
         Ok(Role::Reader)
-    } else {
+    } else if named {
         let text = format!(
             "{}: Authentication failed: password is incorrect, or there is no user with such name",
             sent.user
         );
         Err(Exception::new(516, "AUTHENTICATION_FAILED", &text))
+    } else {
+        let text = "No user was named: send X-ClickHouse-User and X-ClickHouse-Key, \
+            Basic authentication, or ?user= and ?password=";
+        Err(Exception::new(194, "REQUIRED_PASSWORD", text))
     }
 }
 
