@@ -16,6 +16,8 @@ pub mod kafka;
 
 pub mod dataflow;
 
+pub mod case_runner;
+
 pub mod books;
 pub mod clickhouse;
 

@@ -1,8 +1,12 @@
 //! The `citycell` command.
 
-use std::{error::Error, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, ErrorKind},
+    process::ExitCode,
+};
 
-use citycell::commands::{check, plan, run, store};
+use citycell::commands::{check, plan, run, schema, store, test};
 use citycell::grid::cli::{self as grid, GridCommand};
 use clap::{Parser, Subcommand};
 
@@ -23,6 +27,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Show what a pipeline does, writes and keeps
     Plan(plan::PlanArgs),
+    /// Run the cases inside pipeline files
+    Test(test::TestArgs),
+    /// List, print and try event schemas
+    Schema(schema::SchemaArgs),
     /// Run pipelines: Kafka in, ClickHouse out
     Run(run::RunArgs),
     /// Serve the embedded ClickHouse
@@ -51,14 +59,35 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Runtime::new()?;
+    let mut out = io::stdout();
     match command {
-        Command::Check(args) => return Ok(check::run(&args)),
-        Command::Plan(args) => return Ok(plan::run(&args)),
+        Command::Check(args) => return printed(check::run(&args, &mut out)),
+        Command::Plan(args) => return printed(plan::run(&args, &mut out)),
+        Command::Test(args) => return printed(test::run(&args, &mut out)),
+        Command::Schema(args) => return printed(schema::run(&args, &mut out)),
         Command::Run(args) => runtime.block_on(run::run(args))?,
         Command::Store(args) => runtime.block_on(store::run(args))?,
         Command::Grid(command) => return grid::run(command),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The outcome of a command that only prints. Whoever reads its output may have read enough (as
+/// `head` does): that is no error to report, but no success either.
+fn printed<E: Error + 'static>(outcome: Result<ExitCode, E>) -> Result<ExitCode, Box<dyn Error>> {
+    /// What a shell shows for a program that ended by SIGPIPE.
+    const OUTPUT_CLOSED: u8 = 141;
+    outcome.or_else(|error| {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+        while let Some(error) = cause {
+            let io_error = error.downcast_ref::<io::Error>();
+            if io_error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+                return Ok(ExitCode::from(OUTPUT_CLOSED));
+            }
+            cause = error.source();
+        }
+        Err(error.into())
+    })
 }
 
 /// Prints an error and its causes, each once.

@@ -3,7 +3,10 @@
 use std::{fmt::Write, sync::Arc};
 
 use arrow::datatypes::Field;
-use citycell_operators::{decode::DecodeOptions, plan::Plan};
+use citycell_operators::{
+    decode::{DecodeOptions, Decoder, DecoderError},
+    plan::Plan,
+};
 use citycell_schemas::{EventSchema, Grid};
 use sha2::{Digest, Sha256};
 
@@ -38,6 +41,17 @@ impl From<config::Pipeline> for Pipeline {
 }
 
 impl Pipeline {
+    /// A decoder of its events. It reads every field of the schema: what is a reject follows from
+    /// the schema alone, whichever pipelines read the topic.
+    ///
+    /// # Errors
+    /// When the schema cannot be decoded with; none for a pipeline that was checked.
+    pub fn decoder(&self) -> Result<Decoder, DecoderError> {
+        let fields: Vec<&str> =
+            self.schema.fields.iter().map(|field| field.name.as_str()).collect();
+        Decoder::new(&self.schema, &fields, self.decode.clone())
+    }
+
     /// Names what this pipeline computes from given records: a hash over everything that the
     /// numbers depend on. Another version has another table and computes its history anew.
     #[must_use]

@@ -52,19 +52,36 @@ impl PipelineTable {
         })
     }
 
-    fn create_history(&self) -> String {
-        let mut columns = String::new();
-        for field in &self.groups {
-            let _ = write!(columns, "`{}` {}, ", field.name(), column_type(field.data_type()));
-        }
+    /// The columns of the history table and ClickHouse's types for them.
+    #[must_use]
+    pub fn columns(&self) -> Vec<(String, &'static str)> {
+        let fixed = [
+            ("window_start", "DateTime64(3, 'UTC')"),
+            ("level", "LowCardinality(String)"),
+            ("cell", "String"),
+            ("epoch", "UInt64"),
+            ("is_deleted", "UInt8"),
+            ("events", "UInt64"),
+        ];
+        let mut columns: Vec<_> =
+            fixed.into_iter().map(|(name, kind)| (name.to_owned(), kind)).collect();
+        let groups = self.groups.iter();
+        columns.extend(groups.map(|field| (field.name().clone(), column_type(field.data_type()))));
         for measure in &self.measures {
-            let _ = write!(columns, "`{measure}` Float64, `{measure}_valid` UInt8, ");
+            columns.push((measure.clone(), "Float64"));
+            columns.push((format!("{measure}_valid"), "UInt8"));
         }
+        columns
+    }
+
+    fn create_history(&self) -> String {
+        let columns = self.columns().iter().fold(String::new(), |mut list, (name, kind)| {
+            let _ = write!(list, "`{name}` {kind}, ");
+            list
+        });
         let groups = self.group_names();
         format!(
-            "CREATE TABLE IF NOT EXISTS `{table}` (window_start DateTime64(3, 'UTC'), \
-             level LowCardinality(String), cell String, epoch UInt64, is_deleted UInt8, \
-             events UInt64, {columns}\
+            "CREATE TABLE IF NOT EXISTS `{table}` ({columns}\
              PROJECTION by_cell (SELECT * ORDER BY level, cell, window_start{groups}, epoch)) \
              ENGINE = MergeTree PARTITION BY toYYYYMM(window_start) \
              ORDER BY (level, window_start, cell{groups}, epoch) \

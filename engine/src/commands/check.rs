@@ -1,41 +1,45 @@
 //! `citycell check`: is a pipeline file good?
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
-use citycell_schemas::event::shipped;
 use clap::Args;
 use serde_json::json;
 
-use crate::config::{ConfigErrors, json_schema, load_pipeline};
+use crate::config::{ConfigErrors, json_schema};
+
+use super::files::{FilesError, load};
 
 /// Check pipeline files: keys, names, types and every expression.
 #[derive(Args, Debug)]
 pub struct CheckArgs {
-    /// The pipeline files.
-    #[arg(required_unless_present = "json_schema")]
+    /// Pipeline files, or folders of them (*.yaml).
+    #[arg(value_name = "FILE", required_unless_present = "json_schema")]
     files: Vec<PathBuf>,
+    /// A folder of event schemas of your own (*.yaml), beside those that come with the program.
+    #[arg(long, value_name = "DIR")]
+    schemas: Option<PathBuf>,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
     /// Print the JSON Schema of pipeline files, for editors, and check nothing.
-    #[arg(long)]
+    #[arg(long, exclusive = true)]
     json_schema: bool,
 }
 
-/// Runs the command; fails if a file is not good.
-#[must_use]
-pub fn run(args: &CheckArgs) -> ExitCode {
+/// Runs the command; exit code 1 if a file is not good.
+///
+/// # Errors
+/// Folders or schemas that cannot be read, an output that is closed.
+pub fn run(args: &CheckArgs, out: &mut impl Write) -> Result<ExitCode, FilesError> {
     if args.json_schema {
-        println!("{:#}", json_schema());
-        return ExitCode::SUCCESS;
+        writeln!(out, "{:#}", json_schema())?;
+        return Ok(ExitCode::SUCCESS);
     }
-    let schemas = shipped();
     let mut faults = Vec::new();
-    for file in &args.files {
-        match load_pipeline(file, &schemas) {
+    for file in load(&args.files, args.schemas.as_deref())? {
+        match file.pipeline {
             Ok(_) if args.json => {}
-            Ok(_) => println!("{}: ok", file.display()),
+            Ok(_) => writeln!(out, "{}: ok", file.name)?,
             Err(errors) => {
                 if !args.json {
                     eprintln!("{errors}\n");
@@ -46,7 +50,7 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         }
     }
     if args.json {
-        println!("{}", json!({"ok": faults.is_empty(), "errors": faults}));
+        writeln!(out, "{}", json!({"ok": faults.is_empty(), "errors": faults}))?;
     }
-    if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,7 +1,10 @@
 //! The commands of `citycell`, one file each.
 
+pub mod files;
+
 pub mod check;
 pub mod plan;
 pub mod run;
 pub mod schema;
 pub mod store;
+pub mod test;

@@ -2,22 +2,24 @@
 
 mod state;
 
-use std::path::PathBuf;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use citycell_operators::plan::{Location, Plan, Window};
-use citycell_schemas::event::shipped;
+use citycell_schemas::Grid;
 use clap::Args;
 use serde_json::json;
 
 use self::state::{State, Volume};
-use crate::config::{Pipeline, format_duration, load_pipeline};
+use super::files::{FileArgs, FilesError};
+use crate::clickhouse::tables::PipelineTable;
+use crate::config::{Pipeline, format_duration};
 
-/// Show the dataflow of a pipeline, its table, and the state it keeps at worst.
+/// Show the dataflow of pipelines, their tables, and the state they keep at worst.
 #[derive(Args, Debug)]
 pub struct PlanArgs {
-    /// The pipeline file.
-    file: PathBuf,
+    #[command(flatten)]
+    files: FileArgs,
     /// How many cells have events.
     #[arg(long, default_value_t = 20_000)]
     cells: u64,
@@ -30,25 +32,35 @@ pub struct PlanArgs {
     /// Events per second.
     #[arg(long, default_value_t = 10_000)]
     events_per_second: u64,
-    /// Print the plan as JSON.
+    /// Print JSON, one object a line and pipeline.
     #[arg(long)]
     json: bool,
 }
 
-/// Runs the command; fails if the file is not good.
-#[must_use]
-pub fn run(args: &PlanArgs) -> ExitCode {
-    match load_pipeline(&args.file, &shipped()) {
-        Ok(pipeline) => show(args, &pipeline),
-        Err(errors) => {
-            eprintln!("{errors}");
-            return ExitCode::FAILURE;
+/// Runs the command; exit code 1 if a file is not good.
+///
+/// # Errors
+/// Folders or schemas that cannot be read, an output that is closed.
+pub fn run(args: &PlanArgs, out: &mut impl Write) -> Result<ExitCode, FilesError> {
+    let mut code = ExitCode::SUCCESS;
+    for (index, file) in args.files.load()?.into_iter().enumerate() {
+        match file.pipeline {
+            Ok(pipeline) => {
+                if index > 0 && !args.json {
+                    writeln!(out)?;
+                }
+                show(args, &pipeline, out)?;
+            }
+            Err(errors) => {
+                eprintln!("{errors}\n");
+                code = ExitCode::FAILURE;
+            }
         }
     }
-    ExitCode::SUCCESS
+    Ok(code)
 }
 
-fn show(args: &PlanArgs, pipeline: &Pipeline) {
+fn show(args: &PlanArgs, pipeline: &Pipeline, out: &mut impl Write) -> io::Result<()> {
     let volume = Volume {
         cells: args.cells,
         groups: args.groups,
@@ -61,35 +73,42 @@ fn show(args: &PlanArgs, pipeline: &Pipeline) {
             "plan": pipeline.plan,
             "reads": pipeline.fields,
             "steps": steps(pipeline),
-            "columns": columns(pipeline),
+            "columns": table(pipeline).columns(),
             "state": state,
         });
-        println!("{plan}");
+        writeln!(out, "{plan}")
     } else {
-        print(pipeline, &state);
+        print(pipeline, &state, out)
     }
 }
 
-fn print(pipeline: &Pipeline, state: &[State]) {
-    println!("{}: {}\n\ndataflow", pipeline.plan.name, pipeline.description);
+fn print(pipeline: &Pipeline, state: &[State], out: &mut impl Write) -> io::Result<()> {
+    let table = table(pipeline);
+    let name = &table.pipeline;
+    writeln!(out, "{name}: {}\n\ndataflow", pipeline.description)?;
     for (step, what) in steps(pipeline) {
-        println!("  {step:<11}{what}");
+        writeln!(out, "  {step:<11}{what}")?;
     }
-    println!("\ntable {}_history", pipeline.plan.name);
-    for (name, kind) in columns(pipeline) {
-        println!("  {name:<24}{kind}");
+    writeln!(out, "\ntable {}, one row per change", table.history())?;
+    for (column, kind) in table.columns() {
+        writeln!(out, "  {column:<24}{kind}")?;
     }
-    println!("\nstate at worst");
+    writeln!(out, "\nviews\n  {name:<24}now")?;
+    writeln!(out, "  {:<24}as known at an epoch", format!("{name}_as_of(epoch)"))?;
+    writeln!(out, "  {:<24}every change", format!("{name}_history"))?;
+    writeln!(out, "\nstate at worst")?;
     for part in state {
-        println!(
-            "  {:<11}{:>12} x {} bytes = {} MB",
-            part.what,
-            part.count,
-            part.bytes_each,
-            part.megabytes()
-        );
-        println!("  {:<11}{}", "", part.formula);
+        let (what, count, bytes) = (part.what, part.count, part.bytes_each);
+        writeln!(out, "  {what:<11}{count:>12} x {bytes} bytes = {} MB", part.megabytes())?;
+        writeln!(out, "  {:<11}{}", "", part.formula)?;
     }
+    Ok(())
+}
+
+/// The pipeline's table; its version is a hash that follows from the grid too.
+fn table(pipeline: &Pipeline) -> PipelineTable {
+    let groups = pipeline.groups.clone();
+    PipelineTable::new(&pipeline.plan, "<version>", groups, &Grid::default())
 }
 
 /// The operators in the order in which data flows, and what each does here.
@@ -97,7 +116,7 @@ fn steps(pipeline: &Pipeline) -> Vec<(&'static str, String)> {
     let plan = &pipeline.plan;
     let mut steps = vec![
         ("kafka", plan.topics.join(", ")),
-        ("decode", format!("{} as {}", pipeline.fields.join(", "), plan.schema)),
+        ("decode", format!("{}: {}", plan.schema, pipeline.fields.join(", "))),
     ];
     let derived: Vec<_> =
         plan.derive.iter().map(|one| format!("{} = {}", one.name, one.expression)).collect();
@@ -157,13 +176,4 @@ fn window(plan: &Plan) -> String {
             format_duration(*forget_ms)
         ),
     }
-}
-
-/// The columns of the history table that are the pipeline's own.
-fn columns(pipeline: &Pipeline) -> Vec<(String, String)> {
-    let groups =
-        pipeline.groups.iter().map(|group| (group.name().clone(), group.data_type().to_string()));
-    let measures =
-        pipeline.plan.measures.iter().map(|one| (one.name.clone(), "Float64".to_owned()));
-    groups.chain(measures).collect()
 }

@@ -15,27 +15,23 @@ use clap::Args;
 use crate::{
     binder::BinderLimits,
     clickhouse::ClickHouseSettings,
-    config::{load_pipeline, parse_duration_ms},
+    config::parse_duration_ms,
     engine::{self, EngineConfig, RunningEngine},
-    event_schemas, grid, http,
+    grid, http,
     kafka::KafkaSettings,
     pipeline::Pipeline,
 };
 
-use super::store::interrupted;
+use super::{files::FileArgs, store::interrupted};
 
 /// Run pipelines: Kafka in, ClickHouse out, until interrupted.
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// Pipeline files, or folders of them.
-    #[arg(required = true)]
-    pipelines: Vec<PathBuf>,
+    #[command(flatten)]
+    files: FileArgs,
     /// The grid of cells, as `citycell grid generate` writes it.
     #[arg(long)]
     grid: PathBuf,
-    /// A folder of event schemas beside the shipped ones.
-    #[arg(long)]
-    schemas: Option<PathBuf>,
     /// Names the deployment; an engine of the same name takes over from the one before.
     #[arg(long, default_value = "city")]
     deployment: String,
@@ -110,10 +106,9 @@ pub async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
 }
 
 fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
-    let schemas = event_schemas::load(args.schemas.as_deref())?;
     let mut pipelines = Vec::new();
-    for path in pipeline_files(&args.pipelines)? {
-        pipelines.push(Arc::new(Pipeline::from(load_pipeline(&path, &schemas)?)));
+    for file in args.files.load()? {
+        pipelines.push(Arc::new(Pipeline::from(file.pipeline?)));
     }
     let mut settings = BTreeMap::new();
     if let Some(path) = &args.kafka_settings {
@@ -135,25 +130,6 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
         limits: BinderLimits { tick: args.tick, idle_after: args.idle_after, unmarked_max: 8 },
         buffer_bytes_max: args.buffer_bytes,
     })
-}
-
-/// The files named, and those ending in `.yaml` in the folders named.
-fn pipeline_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Box<dyn Error>> {
-    let mut files = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        for entry in std::fs::read_dir(path)? {
-            let file = entry?.path();
-            if file.extension().is_some_and(|extension| extension == "yaml") {
-                files.push(file);
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn read_settings(path: &Path) -> Result<Vec<(String, String)>, Box<dyn Error>> {

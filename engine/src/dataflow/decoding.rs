@@ -11,7 +11,7 @@ use std::{
 
 use arrow::datatypes::SchemaRef;
 use citycell_operators::{
-    decode::{Decoded, Decoder, DecoderError},
+    decode::{Decoded, DecoderError},
     records::Records,
 };
 use timely::{
@@ -65,11 +65,9 @@ fn decode_shared<'scope>(
 ) -> Result<DecodedStream<'scope>, DecoderError> {
     let topics: BTreeSet<u16> =
         pipelines.iter().flat_map(|pipeline| pipeline.topic_numbers(&work.topics)).collect();
-    let schema = &pipelines[0].schema;
-    let fields: Vec<&str> = schema.fields.iter().map(|field| field.name.as_str()).collect();
-    let mut decoder = Decoder::new(schema, &fields, pipelines[0].decode.clone())?;
+    let mut decoder = pipelines[0].decoder()?;
     let columns = decoder.columns().clone();
-    let name = format!("{}: decode", schema.name);
+    let name = format!("{}: decode", pipelines[0].schema.name);
     let stream =
         records.unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(Local, &name, |_, _| {
             move |input, output| {

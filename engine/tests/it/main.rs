@@ -5,5 +5,6 @@
 mod bindings;
 mod broker;
 mod city;
+mod pipeline_files;
 mod store;
 mod way;
