@@ -10,7 +10,7 @@
 //!   the epochs before; a partition that the case names holds it back until its first event.
 //! - Changes are published at every record, whatever `publish` says: what is compared are the rows
 //!   at the end, and those are the same.
-//! - The city is made of the cells that the case names, see [`city`].
+//! - The city is made of the cells that the case names; `city.rs` says how.
 
 mod city;
 mod compare;

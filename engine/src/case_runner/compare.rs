@@ -165,3 +165,66 @@ fn expected_text(row: &ExpectedRow) -> RowText {
     text.extend(row.columns.clone());
     RowText(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use citycell_schemas::EventTime;
+
+    use super::*;
+
+    fn row(place: &str, columns: Value) -> Row {
+        let columns = columns.as_object().expect("columns").clone();
+        let (window_start, level) = (Some(EventTime(0)), Level::Cell);
+        Row { window_start, level, place: place.to_owned(), columns }
+    }
+
+    fn expected(line: u64, place: &str, columns: Value) -> ExpectedRow {
+        let Row { window_start, level, place, columns } = row(place, columns);
+        ExpectedRow { line, window_start, level, place, columns }
+    }
+
+    fn differences_of(rows: &[Row], expect: &[ExpectedRow]) -> Vec<Mismatch> {
+        compare(rows.to_vec(), expect, &["group".to_owned()])
+    }
+
+    #[test]
+    fn a_row_that_says_little_does_not_take_the_row_of_one_that_says_more() {
+        let rows = [
+            row("a", json!({"group": "x", "people": 1})),
+            row("a", json!({"group": "y", "people": 1})),
+        ];
+        let vague = expected(1, "a", json!({"people": 1}));
+        let exact = expected(2, "a", json!({"people": 1, "group": "x"}));
+        assert_eq!(differences_of(&rows, &[vague.clone(), exact.clone()]), []);
+        let surplus = [vague.clone(), exact.clone(), vague];
+        assert!(matches!(differences_of(&rows, &surplus)[..], [Mismatch::Missing { .. }]));
+        assert!(matches!(differences_of(&rows, &[exact])[..], [Mismatch::Surplus { .. }]));
+    }
+
+    #[test]
+    fn a_difference_is_told_of_the_row_of_the_same_group() {
+        let rows = [
+            row("a", json!({"group": null, "people": 1})),
+            row("a", json!({"group": "y", "people": 2})),
+        ];
+        let expect = [
+            expected(1, "a", json!({"group": "y", "people": 3})),
+            expected(2, "a", json!({"group": null, "people": 1})),
+        ];
+        let mismatches = differences_of(&rows, &expect);
+        let [Mismatch::Different { line: 1, columns, .. }] = &mismatches[..] else {
+            panic!("{mismatches:?}");
+        };
+        assert_eq!((&columns[0].expected, &columns[0].actual), (&json!(3), &json!(2)));
+    }
+
+    #[test]
+    fn values_are_equal_as_numbers_and_as_moments() {
+        assert!(same(&json!(10), &json!(10.0)));
+        assert!(same(&json!(0.1 + 0.2), &json!(0.3)));
+        assert!(!same(&json!(0.300_001), &json!(0.3)));
+        assert!(!same(&json!("10"), &json!(10)) && !same(&json!(0), &Value::Null));
+        assert!(same(&json!("2026-03-01T08:00:00+08:00"), &json!("2026-03-01T00:00:00Z")));
+        assert!(!same(&json!("a"), &json!("b")));
+    }
+}
