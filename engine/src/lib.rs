@@ -2,6 +2,8 @@
 
 pub mod commands;
 
+pub mod demo;
+
 pub mod config;
 pub mod event_schemas;
 pub mod grid;

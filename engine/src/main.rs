@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use citycell::commands::{check, plan, run, schema, store, test};
+use citycell::commands::{check, demo, plan, run, schema, store, test};
 use citycell::grid::cli::{self as grid, GridCommand};
 use clap::{Parser, Subcommand};
 
@@ -33,6 +33,8 @@ enum Command {
     Schema(schema::SchemaArgs),
     /// Run pipelines: Kafka in, ClickHouse out
     Run(run::RunArgs),
+    /// Show a simulated district live, without any server
+    Demo(demo::DemoArgs),
     /// Serve the embedded ClickHouse
     Store(store::StoreArgs),
     /// Make, check and look at grids
@@ -66,6 +68,7 @@ fn execute(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Test(args) => return printed(test::run(&args, &mut out)),
         Command::Schema(args) => return printed(schema::run(&args, &mut out)),
         Command::Run(args) => runtime.block_on(run::run(args))?,
+        Command::Demo(args) => return Ok(runtime.block_on(demo::run(args))?),
         Command::Store(args) => runtime.block_on(store::run(args))?,
         Command::Grid(command) => return grid::run(command),
     }

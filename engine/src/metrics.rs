@@ -54,6 +54,21 @@ pub struct Metrics {
     epoch_seconds: Histogram,
 }
 
+/// What one pipeline has done since the engine started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// What became of the records of marked epochs.
+    pub books: Books,
+    /// Rows written.
+    pub rows: u64,
+    /// Event time reached, ms since 1970.
+    pub watermark_ms: i64,
+    /// The last marked epoch; 0 before the first.
+    pub marked_epoch: u64,
+    /// Keys in memory.
+    pub live_keys: i64,
+}
+
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 15))
 }
@@ -118,6 +133,30 @@ impl Metrics {
             let _ = writeln!(text, "# {error}");
         }
         text
+    }
+
+    /// What a pipeline has done so far.
+    #[must_use]
+    pub fn figures(&self, pipeline: &str) -> Figures {
+        let label = Pipeline { pipeline: pipeline.to_owned() };
+        let records = |outcome| {
+            let label = PipelineOutcome { pipeline: pipeline.to_owned(), outcome };
+            self.records.get_or_create(&label).get()
+        };
+        Figures {
+            books: Books {
+                counted: records("counted"),
+                filtered: records("filtered"),
+                rejected: records("rejected"),
+                diverted: records("diverted"),
+                duplicates: records("duplicate"),
+                withdrawals: records("withdrawal"),
+            },
+            rows: self.rows.get_or_create(&label).get(),
+            watermark_ms: self.watermark.get_or_create(&label).get(),
+            marked_epoch: self.marked_epoch.get_or_create(&label).get(),
+            live_keys: self.live_keys.get_or_create(&label).get(),
+        }
     }
 
     pub(crate) fn inserted(&self, pipeline: &str, took: Duration) {

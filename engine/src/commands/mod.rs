@@ -3,6 +3,7 @@
 pub mod files;
 
 pub mod check;
+pub mod demo;
 pub mod plan;
 pub mod run;
 pub mod schema;

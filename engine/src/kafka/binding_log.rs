@@ -18,6 +18,7 @@ use crate::binding::Binding;
 use super::{
     KafkaSettings,
     consume::{BatchQueue, Delivery},
+    partitions::PartitionFinder,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,6 +53,12 @@ pub enum BindingLogError {
     },
 }
 
+/// The topic in which a deployment keeps its bindings.
+#[must_use]
+pub fn topic_of(deployment: &str) -> String {
+    format!("citycell.{deployment}.bindings")
+}
+
 /// The log of one deployment, held by one engine at a time.
 pub struct BindingLog {
     topic: String,
@@ -70,7 +77,7 @@ impl BindingLog {
         deployment: &str,
         topics: Vec<String>,
     ) -> Result<Self, BindingLogError> {
-        let topic = format!("citycell.{deployment}.bindings");
+        let topic = topic_of(deployment);
         let failed = |action| {
             let topic = topic.clone();
             move |source| BindingLogError::Kafka { action, topic, source }
@@ -191,7 +198,11 @@ impl Iterator for BindingReader {
     }
 }
 
+/// Creates the topic unless it exists: an embedded broker cannot be asked to create one.
 async fn create_topic(settings: &KafkaSettings, topic: &str) -> Result<(), KafkaError> {
+    if !PartitionFinder::new(settings)?.find(&[topic.to_owned()])?.is_empty() {
+        return Ok(());
+    }
     let admin: AdminClient<_> = settings.client(&[]).create()?;
     let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("retention.ms", "-1");
     for result in admin.create_topics([&new], &AdminOptions::new()).await? {

@@ -5,6 +5,7 @@
 mod bindings;
 mod broker;
 mod city;
+mod demo;
 mod pipeline_files;
 mod store;
 mod way;
