@@ -29,9 +29,15 @@ use crate::{
 /// What the binder hears from the rest of the engine.
 #[derive(Debug)]
 pub enum Notice {
-    /// All records of an epoch are decoded: the newest accepted event time by pipeline and
-    /// partition.
-    Decoded(Epoch, Vec<(usize, TopicPartition, EventTime)>),
+    /// All records of an epoch are decoded.
+    Decoded {
+        /// The epoch.
+        epoch: Epoch,
+        /// The newest accepted event time by pipeline and partition.
+        reached: Vec<(usize, TopicPartition, EventTime)>,
+        /// How far partitions were read ahead, where other processes share the work.
+        fetched: Vec<(TopicPartition, Fetched)>,
+    },
     /// A pipeline's mark of an epoch is acknowledged.
     Marked(Epoch, usize),
     /// Partitions that exist.
@@ -78,7 +84,9 @@ pub struct Binder {
     pub grid: String,
     /// Settings.
     pub limits: BinderLimits,
-    /// The readers of all workers.
+    /// Workers in all processes.
+    pub workers: usize,
+    /// The readers of this process's workers, which come first.
     pub readers: Vec<Arc<Reader>>,
     /// What the rest of the engine says.
     pub notices: Receiver<Notice>,
@@ -122,6 +130,7 @@ struct Progress {
     decoded: Option<Epoch>,
     unmarked: BTreeMap<Epoch, (Instant, BTreeSet<usize>)>,
     found: BTreeMap<TopicPartition, i64>,
+    elsewhere: BTreeMap<TopicPartition, Fetched>,
     accepted: BTreeMap<(usize, TopicPartition), Instant>,
     live_since: Option<Instant>,
     last: Option<Binding>,
@@ -218,7 +227,8 @@ impl Binder {
 
     fn hear(&self, notice: Notice, progress: &mut Progress) {
         match notice {
-            Notice::Decoded(epoch, reached) => {
+            Notice::Decoded { epoch, reached, fetched } => {
+                progress.elsewhere.extend(fetched);
                 progress.decoded = progress.decoded.max(Some(epoch));
                 for (pipeline, partition, time) in reached {
                     let newest =
@@ -291,10 +301,12 @@ impl Binder {
     /// How far each partition is read ahead; newly found ones begin to be read.
     fn fetched(&self, progress: &Progress) -> BTreeMap<TopicPartition, Fetched> {
         for (partition, from_offset) in starts(progress) {
-            self.readers[owner(partition, self.readers.len())].assign(partition, from_offset);
+            if let Some(reader) = self.readers.get(owner(partition, self.workers)) {
+                reader.assign(partition, from_offset);
+            }
         }
-        let fetched: BTreeMap<_, _> =
-            self.readers.iter().flat_map(|reader| reader.fetched()).collect();
+        let mut fetched = progress.elsewhere.clone();
+        fetched.extend(self.readers.iter().flat_map(|reader| reader.fetched()));
         self.metrics.buffered(self.readers.iter().map(|reader| reader.buffered_bytes()).sum());
         fetched
     }

@@ -51,10 +51,22 @@ pub struct EngineConfig {
     pub grid: Arc<LocatedGrid>,
     /// Worker threads.
     pub workers: NonZeroUsize,
+    /// The processes that share the work; none for one process alone.
+    pub cluster: Option<Cluster>,
     /// Tick, idleness and how far writing may fall behind.
     pub limits: BinderLimits,
     /// Payload bytes that each worker may read ahead.
     pub buffer_bytes_max: usize,
+}
+
+/// One process among several. All are started with the same pipelines, grid and worker count;
+/// process 0 binds epochs and writes marks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// This process's number.
+    pub process: usize,
+    /// The address of each process, host:port, by number.
+    pub addresses: Vec<String>,
 }
 
 /// Why an engine did not start, or stopped.
@@ -92,9 +104,9 @@ pub enum EngineError {
 /// An engine at work.
 pub struct RunningEngine {
     notices: Sender<Notice>,
-    binder: JoinHandle<Result<(), BindingLogError>>,
+    /// In process 0 only.
+    binding: Option<BindingThreads>,
     workers: JoinHandle<Result<(), String>>,
-    finder: JoinHandle<()>,
     alarm: Alarm,
     /// What it shows of itself.
     pub metrics: Metrics,
@@ -102,7 +114,18 @@ pub struct RunningEngine {
     pub readiness: Readiness,
 }
 
+struct BindingThreads {
+    binder: JoinHandle<Result<(), BindingLogError>>,
+    finder: JoinHandle<()>,
+}
+
 impl EngineConfig {
+    /// Whether this process binds epochs and writes marks.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| cluster.process == 0)
+    }
+
     /// The names of all topics, sorted: a topic's number is its index.
     #[must_use]
     pub fn topics(&self) -> Arc<[Arc<str>]> {
@@ -118,11 +141,8 @@ impl EngineConfig {
 /// When Kafka or ClickHouse cannot be used, or a pipeline cannot be built.
 pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let topics = config.topics();
-    let names: Vec<String> = topics.iter().map(ToString::to_string).collect();
     let clickhouse = ClickHouse::new(&config.clickhouse);
     let (tables, marked) = prepare_tables(&config, &clickhouse).await?;
-    let log = BindingLog::take_over(&config.kafka, &config.deployment, names.clone()).await?;
-
     let (notices, heard) = crossbeam_channel::unbounded();
     let (handed_out, bindings) = crossbeam_channel::unbounded();
     let bindings_waker = Waker::default();
@@ -144,32 +164,35 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         pipelines: start_writers(&config, tables, &marked, &writing),
         readers: readers.clone(),
         record_wakers,
-        bindings: Mutex::new(Some(bindings)),
+        bindings: Mutex::new(config.is_first().then_some(bindings)),
+        is_cluster: config.cluster.is_some(),
         bindings_waker: bindings_waker.clone(),
         notices: notices.clone(),
         alarm: alarm.clone(),
         metrics: metrics.clone(),
     };
-    let binder = Binder {
+    let hand_out = HandOut { bindings: Some(handed_out), waker: bindings_waker };
+    let binder = |log| Binder {
         log,
         pipelines: bound_pipelines(&config, &topics),
         topics,
         grid: config.grid.grid().version().to_owned(),
         limits: config.limits,
+        workers: config.workers.get()
+            * config.cluster.as_ref().map_or(1, |all| all.addresses.len()),
         readers,
         notices: heard,
-        hand_out: HandOut { bindings: Some(handed_out), waker: bindings_waker },
+        hand_out,
         metrics: metrics.clone(),
         readiness: readiness.clone(),
     };
-    let finder = find_partitions(&config, names, notices.clone(), alarm.clone())?;
+    let binding = match config.is_first() {
+        true => Some(start_binding(&config, binder, &notices, &alarm).await?),
+        false => None,
+    };
     Ok(RunningEngine {
-        workers: spawn("workers", {
-            let workers = config.workers.get();
-            move || run_workers(workers, work)
-        })?,
-        binder: spawn("binder", move || binder.run())?,
-        finder,
+        workers: spawn("workers", move || run_workers(&config, work))?,
+        binding,
         notices,
         alarm,
         metrics,
@@ -196,7 +219,8 @@ impl RunningEngine {
     /// Whether it is still at work.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        !self.binder.is_finished() && !self.workers.is_finished()
+        let binding = self.binding.as_ref();
+        !binding.is_some_and(|threads| threads.binder.is_finished()) && !self.workers.is_finished()
     }
 
     /// Waits until it has ended.
@@ -204,11 +228,14 @@ impl RunningEngine {
     /// # Errors
     /// What ended it, if nobody asked it to.
     pub fn wait(self) -> Result<(), EngineError> {
-        let bound = self.binder.join();
+        let (bound, finder) = match self.binding {
+            Some(threads) => (threads.binder.join(), Some(threads.finder)),
+            None => (Ok(Ok(())), None),
+        };
         let worked = self.workers.join();
         self.alarm.stop();
         // A finder that panicked has found nothing more; what it found stands.
-        let _ = self.finder.join();
+        let _ = finder.map(JoinHandle::join);
         if let Some(failure) = self.alarm.take_failure() {
             return Err(failure);
         }
@@ -335,16 +362,38 @@ fn find_partitions(
     })
 }
 
-fn run_workers(workers: usize, work: dataflow::Work) -> Result<(), String> {
-    let mut config = Config {
-        communication: CommunicationConfig::Process(workers),
-        worker: WorkerConfig::default(),
+/// Takes the deployment over, then starts the binder and the search for partitions.
+async fn start_binding(
+    config: &EngineConfig,
+    binder: impl FnOnce(BindingLog) -> Binder,
+    notices: &Sender<Notice>,
+    alarm: &Alarm,
+) -> Result<BindingThreads, EngineError> {
+    let names: Vec<String> = config.topics().iter().map(ToString::to_string).collect();
+    let log = BindingLog::take_over(&config.kafka, &config.deployment, names.clone()).await?;
+    let binder = binder(log);
+    let finder = find_partitions(config, names, notices.clone(), alarm.clone())?;
+    Ok(BindingThreads { binder: spawn("binder", move || binder.run())?, finder })
+}
+
+fn run_workers(config: &EngineConfig, work: dataflow::Work) -> Result<(), String> {
+    let threads = config.workers.get();
+    let communication = match config.cluster.clone() {
+        None => CommunicationConfig::Process(threads),
+        Some(Cluster { process, addresses }) => CommunicationConfig::Cluster {
+            threads,
+            process,
+            addresses,
+            report: false,
+            zerocopy: false,
+        },
     };
+    let mut timely = Config { communication, worker: WorkerConfig::default() };
     let work = Arc::new(work);
     // Without merging while idle, what expired would keep its memory.
     let idle_merging = differential_dataflow::Config::default().idle_merge_effort(Some(1000));
-    differential_dataflow::configure(&mut config.worker, &idle_merging);
-    let guards = timely::execute(config, move |worker| dataflow::run(worker, &work))?;
+    differential_dataflow::configure(&mut timely.worker, &idle_merging);
+    let guards = timely::execute(timely, move |worker| dataflow::run(worker, &work))?;
     guards.join().into_iter().try_for_each(|outcome| outcome?)
 }
 

@@ -16,7 +16,7 @@ use crate::{
     binder::BinderLimits,
     clickhouse::ClickHouseSettings,
     config::parse_duration_ms,
-    engine::{self, EngineConfig, RunningEngine},
+    engine::{self, Cluster, EngineConfig, RunningEngine},
     grid, http,
     kafka::KafkaSettings,
     pipeline::Pipeline,
@@ -65,6 +65,12 @@ pub struct RunArgs {
     /// Worker threads.
     #[arg(long, default_value = "1")]
     workers: NonZeroUsize,
+    /// This process's number among those of --peers.
+    #[arg(long, requires = "peers")]
+    process: Option<usize>,
+    /// The addresses of all processes that share the work, host:port, comma-separated.
+    #[arg(long, value_delimiter = ',', requires = "process")]
+    peers: Vec<String>,
     /// Payload bytes that each worker may read ahead.
     #[arg(long, default_value = "67108864")]
     buffer_bytes: usize,
@@ -127,6 +133,7 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
         pipelines,
         grid: Arc::clone(&grid::load::load(&args.grid)?.located),
         workers: args.workers,
+        cluster: args.process.map(|process| Cluster { process, addresses: args.peers.clone() }),
         limits: BinderLimits { tick: args.tick, idle_after: args.idle_after, unmarked_max: 8 },
         buffer_bytes_max: args.buffer_bytes,
     })

@@ -52,7 +52,10 @@ use crate::{
         writer::WriteQueue,
     },
     engine::EngineError,
-    kafka::{TopicPartition, reader::Reader},
+    kafka::{
+        TopicPartition,
+        reader::{Fetched, Reader},
+    },
     metrics::Metrics,
     pipeline::Pipeline,
 };
@@ -76,6 +79,8 @@ pub struct Work {
     pub record_wakers: Vec<Waker>,
     /// The bindings, for worker 0 to take.
     pub bindings: Mutex<Option<Receiver<Binding>>>,
+    /// Whether other processes share the work.
+    pub is_cluster: bool,
     /// Wakes the source of bindings.
     pub bindings_waker: Waker,
     /// To the binder.
@@ -107,25 +112,25 @@ pub struct PipelineWork {
 /// # Errors
 /// When a pipeline cannot be built.
 pub fn run(worker: &mut Worker, work: &Arc<Work>) -> Result<(), String> {
-    let index = worker.index();
+    let local = worker.index() % work.readers.len();
     let _alarm = work.alarm.clone();
-    worker.dataflow::<u64, _, _>(|scope| build(scope, index, work))?;
+    worker.dataflow::<u64, _, _>(|scope| build(scope, local, work))?;
     while worker.has_dataflows() && !work.alarm.is_stopped() {
         worker.step_or_park(Some(Duration::from_millis(100)));
     }
     Ok(())
 }
 
-fn build(scope: Scope<'_, u64>, index: usize, work: &Arc<Work>) -> Result<(), String> {
-    let received = if index == 0 {
+fn build(scope: Scope<'_, u64>, local: usize, work: &Arc<Work>) -> Result<(), String> {
+    let received = if scope.index() == 0 {
         work.bindings.lock().unwrap_or_else(PoisonError::into_inner).take()
     } else {
         None
     };
     let bindings = source::bindings(scope, received, &work.bindings_waker);
     let parts = SourceParts {
-        reader: Arc::clone(&work.readers[index]),
-        waker: work.record_wakers[index].clone(),
+        reader: Arc::clone(&work.readers[local]),
+        waker: work.record_wakers[local].clone(),
         failed: {
             let alarm = work.alarm.clone();
             Box::new(move |failure| alarm.ring(EngineError::Unreadable(failure)))
@@ -133,22 +138,46 @@ fn build(scope: Scope<'_, u64>, index: usize, work: &Arc<Work>) -> Result<(), St
     };
     let records = source::records(bindings.clone(), parts);
     let decoded = decoding::decode(&records, work).map_err(|error| error.to_string())?;
-    let mut reached = None;
+    let mut reports = read_ahead(&bindings, Arc::clone(&work.readers[local]), work.is_cluster);
     for (number, pipeline) in work.pipelines.iter().enumerate() {
         let mine = decoded[&decoding::sharing(&pipeline.pipeline)].clone();
         let stream = build_pipeline(bindings.clone(), mine, number, pipeline, work)?;
-        reached = Some(match reached {
-            None => stream,
-            Some(others) => stream.concat(others),
-        });
+        reports = reports.concat(stream.map(Report::Reached));
     }
-    if let Some(reached) = reached {
-        let notices = work.notices.clone();
-        at_worker_0::per_epoch("decoded", bindings, reached, move |binding, reached| {
-            let _ = notices.send(Notice::Decoded(binding.epoch, reached));
-        });
-    }
+    let notices = work.notices.clone();
+    at_worker_0::per_epoch("decoded", bindings, reports, move |binding, reports| {
+        let (mut reached, mut fetched) = (Vec::new(), Vec::new());
+        for report in reports {
+            match report {
+                Report::Reached(entry) => reached.push(entry),
+                Report::Fetched(entry) => fetched.push(entry),
+            }
+        }
+        let _ = notices.send(Notice::Decoded { epoch: binding.epoch, reached, fetched });
+    });
     Ok(())
+}
+
+/// What each worker tells the binder of an epoch.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+enum Report {
+    /// The newest event time of a partition as one pipeline sees it.
+    Reached(Reached),
+    /// How far a partition is read ahead.
+    Fetched((TopicPartition, Fetched)),
+}
+
+/// How far this worker has read ahead, with every epoch: a binder in another process knows of it
+/// by this only.
+fn read_ahead<'scope>(
+    bindings: &StreamVec<'scope, u64, Binding>,
+    reader: Arc<Reader>,
+    is_cluster: bool,
+) -> StreamVec<'scope, u64, Report> {
+    bindings.clone().flat_map(move |_| {
+        let fetched = if is_cluster { reader.fetched() } else { Vec::new() };
+        fetched.into_iter().map(Report::Fetched)
+    })
 }
 
 /// The newest event time of a partition as one pipeline sees it.

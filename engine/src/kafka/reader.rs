@@ -35,7 +35,7 @@ const CHUNK_RECORDS: usize = 4096;
 const BATCH_MESSAGES: usize = 1024;
 
 /// How far a partition has been fetched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Fetched {
     /// Everything before this offset is in the buffer or has been taken from it.
     pub next_offset: i64,

@@ -88,6 +88,7 @@ pub(crate) fn config(
         pipelines,
         grid: grid(),
         workers: NonZeroUsize::new(2).unwrap(),
+        cluster: None,
         limits: BinderLimits {
             tick: Duration::from_millis(100),
             idle_after: Duration::from_secs(2),

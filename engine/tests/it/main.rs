@@ -7,5 +7,6 @@ mod broker;
 mod city;
 mod demo;
 mod pipeline_files;
+mod processes;
 mod store;
 mod way;
