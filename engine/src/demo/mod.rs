@@ -296,6 +296,7 @@ fn engine_config(
         pipelines,
         grid,
         workers: NonZeroUsize::MIN,
+        cluster: None,
         limits: BinderLimits {
             tick: Duration::from_millis(500),
             idle_after: Duration::from_secs(10),
