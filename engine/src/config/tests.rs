@@ -144,6 +144,17 @@ fn bad_files_are_refused_with_place_and_hint() {
 }
 
 #[test]
+fn an_event_time_that_may_be_missing_is_refused() {
+    let mut schemas = shipped();
+    let schema = schemas.iter_mut().find(|schema| schema.name == "crowd_flow").expect("shipped");
+    let time = schema.fields.iter_mut().find(|field| field.name == "dateObserved");
+    time.expect("a field").required = false;
+    let errors = parse_pipeline("p.yaml", GOOD, &schemas).expect_err("a fault").0;
+    assert_eq!((errors.len(), errors[0].line), (1, 5));
+    assert!(errors[0].message.contains("may be missing"), "{}", errors[0]);
+}
+
+#[test]
 fn what_has_no_id_cannot_be_withdrawn() {
     let text = GOOD.replace("  late:", "  identity: none\n  late:");
     let withdrawing =

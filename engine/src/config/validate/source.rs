@@ -49,6 +49,11 @@ impl Checker<'_, '_> {
     }
 
     pub(super) fn event_time(&mut self, name: &Text) -> String {
+        if self.schema.field(&name.value).is_some_and(|field| !field.required) {
+            let message = format!("`{}` may be missing, but every event has its time", name.value);
+            let hint = format!("write required: true in the schema {}", self.schema.name);
+            self.faults.at(name.referenced, message, Some(hint));
+        }
         self.field(name, &[FieldType::Time])
     }
 
