@@ -1,7 +1,7 @@
 //! One worker's partitions, read ahead into a bounded buffer.
 //!
-//! A thread moves records from librdkafka into the buffer and stops fetching while the buffer is
-//! full; the worker's source takes from it exactly what a binding names. Offsets are `next_offset`
+//! A thread moves records from librdkafka into the buffer and stops moving them while the buffer
+//! is full; the worker's source takes from it exactly what a binding names. Offsets are `next_offset`
 //! throughout: "everything before this has been handed over".
 
 use std::{
@@ -31,6 +31,8 @@ use super::{
 
 /// Records per chunk of the buffer: small enough to split cheaply, large enough to decode well.
 const CHUNK_RECORDS: usize = 4096;
+/// How long a full buffer waits before it is looked at again.
+const FULL_PAUSE: Duration = Duration::from_millis(2);
 /// Messages per call into librdkafka.
 const BATCH_MESSAGES: usize = 1024;
 
@@ -80,6 +82,8 @@ struct Buffers {
 struct PartitionBuffer {
     chunks: VecDeque<Records>,
     fetched: Fetched,
+    /// Everything before this offset is being waited for.
+    wanted_offset: i64,
 }
 
 impl Reader {
@@ -117,7 +121,6 @@ impl Reader {
             queue: BatchQueue::new(consumer, BATCH_MESSAGES),
             assigned,
             buffer_bytes_max,
-            paused: false,
         };
         thread::Builder::new()
             .name("kafka-reader".into())
@@ -133,7 +136,9 @@ impl Reader {
             return;
         }
         let fetched = Fetched { next_offset, at_end: false, last_broker_time_ms: None };
-        buffers.partitions.insert(partition, PartitionBuffer { chunks: VecDeque::new(), fetched });
+        let buffer =
+            PartitionBuffer { chunks: VecDeque::new(), fetched, wanted_offset: next_offset };
+        buffers.partitions.insert(partition, buffer);
         // The thread lives as long as `self`, so the message arrives.
         let _ = self.assignments.send((partition, next_offset));
     }
@@ -169,6 +174,7 @@ impl Reader {
         let Some(buffer) = buffers.partitions.get_mut(&partition) else {
             return Ok((Vec::new(), false));
         };
+        buffer.wanted_offset = next_offset;
         let taken = buffer.take(next_offset);
         let complete = buffer.fetched.next_offset >= next_offset;
         buffers.bytes -= taken.iter().map(Records::bytes).sum::<usize>();
@@ -226,14 +232,16 @@ struct ReadingThread {
     queue: BatchQueue,
     assigned: Receiver<(TopicPartition, i64)>,
     buffer_bytes_max: usize,
-    paused: bool,
 }
 
 impl ReadingThread {
     fn run(mut self) {
         while !self.shared.stopped.load(Ordering::Relaxed) {
             self.assign_new();
-            self.hold_back();
+            if self.is_full() {
+                thread::sleep(FULL_PAUSE);
+                continue;
+            }
             let shared = Arc::clone(&self.shared);
             let count = self
                 .queue
@@ -266,25 +274,15 @@ impl ReadingThread {
         }
     }
 
-    /// Stops fetching at a full buffer and goes on once half of it is taken.
-    fn hold_back(&mut self) {
-        let bytes = self.shared.lock().bytes;
-        let change = if self.paused {
-            bytes < self.buffer_bytes_max / 2
-        } else {
-            bytes >= self.buffer_bytes_max
-        };
-        if !change {
-            return;
-        }
-        let consumer = self.queue.consumer();
-        let moved = consumer
-            .assignment()
-            .and_then(|all| if self.paused { consumer.resume(&all) } else { consumer.pause(&all) });
-        match moved {
-            Ok(()) => self.paused = !self.paused,
-            Err(error) => tracing::warn!(%error, "cannot pause or resume fetching, trying again"),
-        }
+    /// While the buffer is full nothing is moved into it, so librdkafka's own queue fills up and it
+    /// stops fetching. (Pausing partitions would do the same, but after a pause that ended within
+    /// milliseconds librdkafka 2.12 was seen not to fetch again.) What an epoch waits for is let in
+    /// however full the buffer is: of other partitions it may hold what only later epochs take.
+    fn is_full(&self) -> bool {
+        let buffers = self.shared.lock();
+        let has_all_wanted =
+            |buffer: &PartitionBuffer| buffer.fetched.next_offset >= buffer.wanted_offset;
+        buffers.bytes >= self.buffer_bytes_max && buffers.partitions.values().all(has_all_wanted)
     }
 }
 

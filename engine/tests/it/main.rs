@@ -8,5 +8,6 @@ mod city;
 mod demo;
 mod pipeline_files;
 mod processes;
+mod real_data;
 mod store;
 mod way;

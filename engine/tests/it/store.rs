@@ -6,6 +6,7 @@ use std::{
 };
 
 use citycell::clickhouse::{ClickHouse, ClickHouseSettings};
+use clickhouse::{Client, Compression};
 use tempfile::TempDir;
 
 /// A store with a folder of its own; both are gone when this is dropped.
@@ -37,6 +38,28 @@ impl TestStore {
             password: String::new(),
             database: "city".into(),
         }
+    }
+
+    /// Creates the database and runs a statement in it.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let clickhouse = ClickHouse::new(&self.settings());
+        clickhouse.create_database().await.unwrap();
+        let done = clickhouse.execute(sql, sql).await;
+        done.unwrap_or_else(|error| panic!("{error}: {}", error.source));
+    }
+
+    /// Inserts data in one of ClickHouse's formats.
+    pub(crate) async fn insert(&self, table: &str, format: &str, data: Vec<u8>) {
+        let settings = self.settings();
+        let client = Client::default()
+            .with_url(settings.url)
+            .with_user(settings.user)
+            .with_database(settings.database)
+            .with_compression(Compression::None);
+        let mut insert =
+            client.insert_formatted_with(format!("INSERT INTO {table} FORMAT {format}"));
+        insert.send(data.into()).await.unwrap();
+        insert.end().await.unwrap();
     }
 
     /// The rows of a query as tab-separated lines.
