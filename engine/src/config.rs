@@ -53,14 +53,7 @@ pub fn load_pipeline(path: &Path, schemas: &[EventSchema]) -> Result<Pipeline, C
     let file = path.display().to_string();
     match std::fs::read_to_string(path) {
         Ok(text) => parse_pipeline(&file, &text, schemas),
-        Err(error) => Err(ConfigErrors(vec![ConfigError {
-            message: format!("cannot read the file: {error}"),
-            file,
-            line: 0,
-            column: 0,
-            hint: None,
-            source_line: String::new(),
-        }])),
+        Err(error) => Err(ConfigErrors::of_file(file, format!("cannot read the file: {error}"))),
     }
 }
 

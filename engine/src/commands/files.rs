@@ -77,17 +77,32 @@ impl FileArgs {
     }
 }
 
-/// Reads pipeline files and those in folders, with the schemas of a folder beside the shipped.
+/// Reads pipeline files and those in folders, with the schemas of a folder beside the shipped. A
+/// name that an earlier file has already is a fault: both would write the same view.
 pub(super) fn load(
     paths: &[PathBuf],
     schemas: Option<&Path>,
 ) -> Result<Vec<LoadedFile>, FilesError> {
     let schemas: Vec<EventSchema> = event_schemas::load(schemas)?;
-    let load = |path: PathBuf| LoadedFile {
-        name: path.display().to_string(),
-        pipeline: load_pipeline(&path, &schemas),
-    };
-    Ok(pipeline_files(paths)?.into_iter().map(load).collect())
+    let mut files: Vec<LoadedFile> = Vec::new();
+    for path in pipeline_files(paths)? {
+        let name = path.display().to_string();
+        let mut pipeline = load_pipeline(&path, &schemas);
+        if let Ok(good) = &pipeline
+            && let Some(other) = files.iter().find(|file| file.describes(&good.plan.name))
+        {
+            let message = format!("{} describes a pipeline {} too", other.name, good.plan.name);
+            pipeline = Err(ConfigErrors::of_file(name.clone(), message));
+        }
+        files.push(LoadedFile { name, pipeline });
+    }
+    Ok(files)
+}
+
+impl LoadedFile {
+    fn describes(&self, pipeline: &str) -> bool {
+        self.pipeline.as_ref().is_ok_and(|good| good.plan.name == pipeline)
+    }
 }
 
 /// The files named, and those ending in `.yaml` in the folders named, sorted within each.

@@ -48,6 +48,14 @@ impl fmt::Display for ConfigError {
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"))]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
+impl ConfigErrors {
+    /// A fault of a file as a whole.
+    pub(crate) fn of_file(file: String, message: String) -> Self {
+        let (hint, source_line) = (None, String::new());
+        Self(vec![ConfigError { file, line: 0, column: 0, message, hint, source_line }])
+    }
+}
+
 /// Collects the faults of one file.
 pub(super) struct Faults<'a> {
     file: &'a str,

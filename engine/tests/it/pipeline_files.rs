@@ -161,6 +161,12 @@ fn pipelines_of_ones_own_are_read_with_schemas_of_ones_own() {
     let (said, wrong) = (text(&output.stdout), text(&output.stderr));
     assert!(said.ends_with("2 passed, 0 failed\n"), "{said}{wrong}");
 
+    std::fs::write(folder.path().join("again.yaml"), OWN_PIPELINE).expect("written");
+    let output = citycell(folder.path(), &["check", ".", "--schemas", "schemas"]);
+    assert_eq!(output.status.code(), Some(1));
+    let fault = "error: ./again.yaml describes a pipeline own too\n  --> ./own.yaml";
+    assert!(text(&output.stderr).contains(fault), "{output:?}");
+
     let output = citycell(folder.path(), &["plan", "nowhere"]);
     assert_eq!(output.status.code(), Some(1));
     let output = citycell(&schemas, &["test", "/dev/null/nothing"]);
