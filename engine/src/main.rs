@@ -2,13 +2,14 @@
 
 use std::{
     error::Error,
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, IsTerminal},
     process::ExitCode,
 };
 
 use citycell::commands::{check, demo, plan, run, schema, store, test};
 use citycell::grid::cli::{self as grid, GridCommand};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -17,8 +18,19 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]
 struct Cli {
+    /// How log lines look; RUST_LOG says which are shown.
+    #[arg(long, global = true, env = "CITYCELL_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -43,14 +55,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| "info,librdkafka=warn".into()),
-        )
-        .init();
-    match execute(Cli::parse().command) {
+    let cli = Cli::parse();
+    start_log(cli.log_format);
+    match execute(cli.command) {
         Ok(code) => code,
         Err(error) => {
             report(&*error);
@@ -91,6 +98,16 @@ fn printed<E: Error + 'static>(outcome: Result<ExitCode, E>) -> Result<ExitCode,
         }
         Err(error.into())
     })
+}
+
+fn start_log(format: LogFormat) {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,librdkafka=warn".into());
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
 }
 
 /// Prints an error and its causes, each once.

@@ -9,5 +9,6 @@ mod demo;
 mod pipeline_files;
 mod processes;
 mod real_data;
+mod seeing_inside;
 mod store;
 mod way;

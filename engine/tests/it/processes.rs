@@ -57,8 +57,9 @@ async fn two_processes_write_what_one_process_writes() {
 /// 2,000 events, every tenth sent twice, every twentieth withdrawn, and ten bad records.
 fn produce(topic: &str) {
     let sender = Sender::new();
-    let say =
-        |number: i64, payload: &str| sender.send(topic, (number % 4) as i32, Some(payload.as_bytes()));
+    let say = |number: i64, payload: &str| {
+        sender.send(topic, (number % 4) as i32, Some(payload.as_bytes()))
+    };
     for number in 0..2_000 {
         let (cell, sensor) = ((number % 4) as u32, format!("s{}", number % 7));
         let payload = event(&number.to_string(), number % 300, cell, &sensor, number % 50);
