@@ -1,4 +1,14 @@
 //! Benchmarks: run small under cargo test, large under make bench.
 
+pub mod accumulators;
+pub mod city;
+pub mod clock;
 pub mod decode;
+pub mod live_cells;
 pub mod locate;
+pub mod stages;
+pub mod whole_way;
+
+/// As in the program: the standard allocator would flatter neither side.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

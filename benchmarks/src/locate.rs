@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 /// Borders between two corners of a cell.
-const STEPS: usize = 4;
+pub(crate) const STEPS: usize = 4;
 
 /// What a run measured.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,7 @@ pub struct Located {
 #[must_use]
 pub fn run(side: usize, points: usize) -> Located {
     let mut random = StdRng::seed_from_u64(7);
-    let cells = tiling(side, &mut random);
+    let cells = tiling((side, side), &mut random);
     let started = Instant::now();
     let index = CellIndex::new(cells);
     let build_s = started.elapsed().as_secs_f64();
@@ -48,18 +48,21 @@ pub fn run(side: usize, points: usize) -> Located {
 }
 
 /// Cells whose shared vertices are shifted at random: every border is jagged, none overlap.
-fn tiling(side: usize, random: &mut StdRng) -> Vec<(Place, MultiPolygon<f64>)> {
-    let points = side * STEPS + 1;
-    let vertices: Vec<Coord<f64>> = (0..points * points)
+pub(crate) fn tiling(
+    (columns, rows): (usize, usize),
+    random: &mut StdRng,
+) -> Vec<(Place, MultiPolygon<f64>)> {
+    let points_per_row = columns * STEPS + 1;
+    let vertices: Vec<Coord<f64>> = (0..points_per_row * (rows * STEPS + 1))
         .map(|number| {
-            let (x, y) = ((number % points) as f64, (number / points) as f64);
+            let (x, y) = ((number % points_per_row) as f64, (number / points_per_row) as f64);
             let mut shift = || random.random_range(-0.3..0.3);
             coord! {x: x + shift(), y: y + shift()}
         })
         .collect();
-    let vertex = |column: usize, row: usize| vertices[row * points + column];
+    let vertex = |column: usize, row: usize| vertices[row * points_per_row + column];
     let cell = |number: usize| {
-        let (west, south) = (number % side * STEPS, number / side * STEPS);
+        let (west, south) = (number % columns * STEPS, number / columns * STEPS);
         let (east, north) = (west + STEPS, south + STEPS);
         let ring = (0..STEPS)
             .map(|step| vertex(west + step, south))
@@ -68,7 +71,7 @@ fn tiling(side: usize, random: &mut StdRng) -> Vec<(Place, MultiPolygon<f64>)> {
             .chain((0..STEPS).map(|step| vertex(west, north - step)));
         MultiPolygon::from(Polygon::new(ring.collect(), vec![]))
     };
-    (0..).map(Place).zip((0..side * side).map(cell)).collect()
+    (0..).map(Place).zip((0..columns * rows).map(cell)).collect()
 }
 
 #[cfg(test)]

@@ -191,6 +191,34 @@ mod tests {
         assert_eq!(sum, large);
     }
 
+    #[test]
+    fn slots_are_finished_in_order_each_by_its_arguments_unit() {
+        let plan = crate::sample::plan(vec![
+            Slot::Count,
+            Slot::CountOf(0),
+            Slot::Max(1),
+            Slot::Sum(0),
+            Slot::Mean(1),
+            Slot::Min(0),
+        ]);
+        let mut totals = contribution(&[Some(7), Some(250)], 1);
+        totals.plus_equals(&contribution(&[None, Some(-100)], 1));
+        totals.plus_equals(&contribution(&[Some(1), None], 1));
+        let state = State { totals, extremes: [Some(250), Some(1)].into_iter().collect() };
+        // Argument 0 has no decimals, argument 1 two; nulls are in no sum, mean or count of values.
+        let expected = [3.0, 2.0, 2.5, 8.0, 0.75, 1.0].map(Some);
+        assert_eq!(finish(&plan, &state), expected);
+    }
+
+    #[test]
+    fn without_values_only_counts_have_one() {
+        let slots = vec![Slot::Count, Slot::CountOf(1), Slot::Sum(1), Slot::Mean(1), Slot::Min(1)];
+        let plan = crate::sample::plan(slots);
+        let totals = contribution(&[Some(0), None], 1);
+        let state = State { totals, extremes: [None].into_iter().collect() };
+        assert_eq!(finish(&plan, &state), [Some(1.0), Some(0.0), None, None, None]);
+    }
+
     proptest! {
         #[test]
         fn any_order_of_adding_and_taking_back_ends_in_zero(

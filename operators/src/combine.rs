@@ -12,6 +12,7 @@ use differential_dataflow::{AsCollection, VecCollection};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -196,28 +197,38 @@ pub fn combine<'scope>(
     observations: VecCollection<'scope, u64, Observation, isize>,
     plan: &Plan,
 ) -> Contributions<'scope> {
-    combine_with("combine", observations, plan, |combiner, observation, count| {
+    let add = |combiner: &mut Combiner, observation: Observation, count: isize| {
         let key = &observation.key;
         combiner.add((key.window_start, key.place, &key.group), &observation.values, count as i64);
-    })
+        std::iter::empty::<()>()
+    };
+    combine_with("combine", observations, plan, add).0
 }
 
-/// The operator behind [`combine`] and [`roll_up`](crate::roll_up::roll_up): `add` says what one
-/// record contributes.
-pub(crate) fn combine_with<'scope, D: Clone + 'static>(
+/// The operator behind everything that combines: `add` says what one record contributes, and what
+/// else it has to say, which goes out at once.
+pub(crate) fn combine_with<'scope, D, N, I>(
     name: &str,
     records: VecCollection<'scope, u64, D, isize>,
     plan: &Plan,
-    mut add: impl FnMut(&mut Combiner, D, isize) + 'static,
-) -> Contributions<'scope> {
+    mut add: impl FnMut(&mut Combiner, D, isize) -> I + 'static,
+) -> (Contributions<'scope>, StreamVec<'scope, u64, N>)
+where
+    D: Clone + 'static,
+    N: Clone + 'static,
+    I: Iterator<Item = N>,
+{
     let mut builder = OperatorBuilder::new(name.to_owned(), records.inner.scope());
     let mut input = builder.new_input(records.inner, Pipeline);
     let (totals_output, totals) = builder.new_output::<Vec<_>>();
     let (extremes_output, extremes) = builder.new_output::<Vec<_>>();
+    let (notes_output, notes) = builder.new_output::<Vec<_>>();
     let mut totals_output =
         OutputBuilder::<u64, CapacityContainerBuilder<Vec<_>>>::from(totals_output);
     let mut extremes_output =
         OutputBuilder::<u64, CapacityContainerBuilder<Vec<_>>>::from(extremes_output);
+    let mut notes_output =
+        OutputBuilder::<u64, CapacityContainerBuilder<Vec<N>>>::from(notes_output);
     let empty = Combiner::new(plan);
 
     builder.build(move |_| {
@@ -226,6 +237,7 @@ pub(crate) fn combine_with<'scope, D: Clone + 'static>(
         move |frontiers| {
             let mut totals_output = totals_output.activate();
             let mut extremes_output = extremes_output.activate();
+            let mut notes_output = notes_output.activate();
             let mut send = |epoch: u64,
                             (totals, extremes): (&Capability<u64>, &Capability<u64>),
                             combined: Combined| {
@@ -241,12 +253,13 @@ pub(crate) fn combine_with<'scope, D: Clone + 'static>(
             };
             // 1. Add up by epoch.
             input.for_each(|capability, records| {
+                let mut notes = notes_output.session(&capability);
                 for (record, epoch, count) in records.drain(..) {
                     let (totals, extremes, combiner) = waiting.entry(epoch).or_insert_with(|| {
                         let delayed = |port| capability.delayed(&epoch, port);
                         (delayed(0), delayed(1), empty.clone())
                     });
-                    add(combiner, record, count);
+                    notes.give_iterator(add(combiner, record, count));
                     if combiner.len() >= KEYS_MAX {
                         send(epoch, (totals, extremes), combiner.drain());
                     }
@@ -262,5 +275,6 @@ pub(crate) fn combine_with<'scope, D: Clone + 'static>(
             }
         }
     });
-    Contributions { totals: totals.as_collection(), extremes: extremes.as_collection() }
+    let (totals, extremes) = (totals.as_collection(), extremes.as_collection());
+    (Contributions { totals, extremes }, notes)
 }

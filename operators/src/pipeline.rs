@@ -6,7 +6,8 @@
 //!               +-> rejects, late, books, event times reached              +-> roll_up -+
 //! ```
 //!
-//! What a plan does not ask for is not built.
+//! What a plan does not ask for is not built. Where events are neither told apart nor reduced,
+//! `prepare` and `combine` are one operator, and no event becomes a record of its own.
 
 use std::sync::{Arc, atomic::AtomicI64};
 
@@ -28,7 +29,7 @@ use timely::{
 use crate::{
     aggregate::{Aggregation, aggregate},
     changes::{Publish, Version, crosses, publish},
-    combine::{Extremes, combine},
+    combine::{Combiner, Contributions, Extremes, combine, combine_with},
     duplicates::duplicates,
     entity::entity,
     events::{Observation, Outcome, Reject, Withdrawal},
@@ -68,16 +69,8 @@ pub fn build<'scope>(
     ticks: StreamVec<'scope, u64, Tick>,
     live_keys: &Arc<AtomicI64>,
 ) -> Streams<'scope> {
-    let (observations, notes) = prepared(batches, prepare, &plan.name);
-    let Notes { withdrawals, rejects, late, books, reached } = split(notes);
-    let (observations, books) = if plan.identified {
-        let events = observations.map(|(observation, _)| observation);
-        let distinct = duplicates(events, withdrawals, ticks.clone(), Horizon::of(plan));
-        (distinct.updates, books.concat(distinct.books))
-    } else {
-        (observations, books)
-    };
-    let contributing = reduced(observations, plan, &ticks);
+    let (contributions, Notes { rejects, late, books, reached, .. }) =
+        contributions(plan, prepare, batches, &ticks);
     let aggregation = |name: &str| Aggregation {
         name: format!("{}: {name}", plan.name),
         horizon: Horizon::of(plan),
@@ -85,7 +78,6 @@ pub fn build<'scope>(
         retire_keys_max: RETIRE_KEYS_MAX,
         live_keys: Arc::clone(live_keys),
     };
-    let contributions = combine(at_its_epoch(contributing), plan);
     let cells = aggregate(contributions, ticks.clone(), aggregation("cells"));
     let changes = if plan.roll_up.is_empty() {
         cells
@@ -99,6 +91,41 @@ pub fn build<'scope>(
         keyframe_every_ms: keyframe_every_ms(plan),
     };
     Streams { rows: publish(changes, ticks, timing), rejects, late, books, reached }
+}
+
+/// From batches to what their events contribute.
+fn contributions<'scope>(
+    plan: &Plan,
+    prepare: Prepare,
+    batches: StreamVec<'scope, u64, Batch>,
+    ticks: &StreamVec<'scope, u64, Tick>,
+) -> (Contributions<'scope>, Notes<'scope>) {
+    let reduces = plan.per.is_some() || matches!(plan.window, Window::Latest { .. });
+    if !plan.identified && !reduces {
+        let batches = at_its_epoch(batches.map(|batch| (batch, 1)));
+        let add = move |combiner: &mut Combiner, batch: Batch, sign: isize| {
+            let aside = prepare.each(&batch, |row| {
+                let key = (row.window_start, row.place, row.group());
+                combiner.add(key, &row.values(), sign as i64);
+            });
+            noted(&batch, aside)
+        };
+        let name = format!("{}: prepare and combine", plan.name);
+        let (contributions, notes) = combine_with(&name, batches, plan, add);
+        return (contributions, split(notes));
+    }
+    let (observations, notes) = prepared(batches, prepare, &plan.name);
+    let mut notes = split(notes);
+    let observations = if plan.identified {
+        let events = observations.map(|(observation, _)| observation);
+        let withdrawals = notes.withdrawals.clone();
+        let distinct = duplicates(events, withdrawals, ticks.clone(), Horizon::of(plan));
+        notes.books = notes.books.concat(distinct.books);
+        distinct.updates
+    } else {
+        observations
+    };
+    (combine(at_its_epoch(reduced(observations, plan, ticks)), plan), notes)
 }
 
 /// Keys of closed windows that leave memory per epoch and worker: enough to keep up with 100,000
@@ -180,7 +207,7 @@ fn prepared<'scope>(
     (observations, notes)
 }
 
-fn noted(batch: &Batch, aside: Aside) -> impl Iterator<Item = Note> {
+fn noted(batch: &Batch, aside: Aside) -> impl Iterator<Item = Note> + use<> {
     let Aside { rejects, late, books, reached } = aside;
     let (topic, partition) = (batch.decoded.events.topic, batch.records.partition);
     let withdrawals = batch.decoded.withdrawals.clone();
@@ -234,7 +261,9 @@ fn divide<'scope, T: Clone + 'static>(
 }
 
 /// The updates as a differential collection: each carries the epoch it travels at.
-fn at_its_epoch(updates: Updates<'_>) -> VecCollection<'_, u64, Observation, isize> {
+fn at_its_epoch<D: Clone + 'static>(
+    updates: StreamVec<'_, u64, (D, isize)>,
+) -> VecCollection<'_, u64, D, isize> {
     let stream = updates.unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
         Local,
         "at its epoch",
@@ -243,7 +272,7 @@ fn at_its_epoch(updates: Updates<'_>) -> VecCollection<'_, u64, Observation, isi
                 input.for_each(|capability, updates| {
                     let Some(epoch) = capability.least().copied() else { return };
                     output.session(&capability).give_iterator(
-                        updates.drain(..).map(|(observation, diff)| (observation, epoch, diff)),
+                        updates.drain(..).map(|(record, diff)| (record, epoch, diff)),
                     );
                 });
             }

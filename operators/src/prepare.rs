@@ -105,7 +105,13 @@ impl Prepare {
     }
 
     /// Hands each observation of `batch` to `observe` and returns what else became of it.
-    pub fn prepare(&self, batch: &Batch, observe: impl FnMut(Observation)) -> Aside {
+    pub fn prepare(&self, batch: &Batch, mut observe: impl FnMut(Observation)) -> Aside {
+        self.each(batch, |row| observe(row.observation()))
+    }
+
+    /// Hands each row of `batch` that counts to `take`, without making an observation of it, and
+    /// returns what else became of the batch.
+    pub(crate) fn each(&self, batch: &Batch, take: impl FnMut(InTime<'_>)) -> Aside {
         let events = &batch.decoded.events;
         let mut aside = Aside::default();
         aside.rejects.clone_from(&batch.decoded.rejects);
@@ -126,7 +132,7 @@ impl Prepare {
         }));
         // 3. Place and lateness.
         let rows = Rows { events, times, selected: &selected, row_of: &row_of };
-        let counted = self.observe(batch, &rows, &mut aside, observe);
+        let counted = self.count(batch, &rows, &mut aside, take);
         let withdrawals = batch.decoded.withdrawals.len() as u64;
         aside.books = vec![
             (Outcome::Filtered, selected.filtered as u64),
@@ -178,12 +184,12 @@ impl Prepare {
         Some(UInt32Array::from_iter_values((0..times.len() as u32).filter(is_present)))
     }
 
-    fn observe(
+    fn count(
         &self,
         batch: &Batch,
         rows: &Rows<'_>,
         aside: &mut Aside,
-        mut observe: impl FnMut(Observation),
+        mut take: impl FnMut(InTime<'_>),
     ) -> u64 {
         let (events, selected) = (rows.events, rows.selected);
         let places = self.places(&selected.columns);
@@ -199,14 +205,7 @@ impl Prepare {
             match self.horizon.classify(time, broker_time_ms, &batch.tick) {
                 Timeliness::InTime(window_start) => {
                     counted += 1;
-                    observe(Observation {
-                        id: events.ids.get(row as usize).copied(),
-                        time,
-                        position: position(events, row),
-                        key: Key { window_start, place, group: selected.groups.get(index).into() },
-                        entity: selected.entities.get(index).into(),
-                        values: values(&selected.arguments, index),
-                    });
+                    take(InTime { events, selected, row, index, time, window_start, place });
                 }
                 Timeliness::Late | Timeliness::Future => aside.late.push(Late {
                     topic: Arc::clone(&batch.records.topic),
@@ -255,6 +254,46 @@ impl Prepare {
                 let detail = "the place is in no cell of the grid".to_owned();
                 reject(batch, row, Reason::OutsideGrid, fields[0], detail)
             }
+        }
+    }
+}
+
+/// A row that counts.
+pub(crate) struct InTime<'a> {
+    events: &'a Events,
+    selected: &'a Selected,
+    /// Its index in the batch.
+    row: u32,
+    /// Its index in the selection.
+    index: usize,
+    time: EventTime,
+    pub(crate) window_start: EventTime,
+    pub(crate) place: Place,
+}
+
+impl<'a> InTime<'a> {
+    /// Its group columns, encoded.
+    pub(crate) fn group(&self) -> &'a [u8] {
+        self.selected.groups.get(self.index)
+    }
+
+    /// One value per argument of the plan.
+    pub(crate) fn values(&self) -> Values {
+        values(&self.selected.arguments, self.index)
+    }
+
+    fn observation(&self) -> Observation {
+        Observation {
+            id: self.events.ids.get(self.row as usize).copied(),
+            time: self.time,
+            position: position(self.events, self.row),
+            key: Key {
+                window_start: self.window_start,
+                place: self.place,
+                group: self.group().into(),
+            },
+            entity: self.selected.entities.get(self.index).into(),
+            values: self.values(),
         }
     }
 }

@@ -54,13 +54,15 @@ pub fn roll_up<'scope>(
             }
         })
         .as_collection();
-    combine_with("roll_up", changes, plan, move |combiner, change, count| {
+    let add = move |combiner: &mut Combiner, change: Change, count: isize| {
         for place in levels.above(change.key.place) {
             let key = Key { place: *place, ..change.key.clone() };
             contribute(combiner, &key, change.old.as_ref(), -count);
             contribute(combiner, &key, change.new.as_ref(), count);
         }
-    })
+        std::iter::empty::<()>()
+    };
+    combine_with("roll_up", changes, plan, add).0
 }
 
 fn contribute(combiner: &mut Combiner, key: &Key, state: Option<&State>, count: isize) {

@@ -6,6 +6,7 @@ use smallvec::smallvec;
 use crate::events::{EventId, Observation, Position, Withdrawal};
 use crate::keys::Key;
 use crate::lateness::Horizon;
+use crate::plan::{Argument, Location, Plan, Slot, Window};
 use crate::tick::Tick;
 
 /// Windows of 1 s, 2 s of lateness, 1 s ahead at most.
@@ -50,4 +51,29 @@ pub(crate) fn withdrawal(id: u128, broker_time_ms: i64) -> Withdrawal {
 
 fn position(offset: i64) -> Position {
     Position { offset: Offset(offset), ..Position::default() }
+}
+
+/// A plan of these slots over two arguments, of no and of two decimals.
+pub(crate) fn plan(slots: Vec<Slot>) -> Plan {
+    let argument = |expression: &str, scale| Argument { expression: expression.to_owned(), scale };
+    Plan {
+        name: "people".to_owned(),
+        topics: Vec::new(),
+        schema: String::new(),
+        event_time: String::new(),
+        location: Location::Cell { column: String::new() },
+        allow_ms: 2_000,
+        future_ms: 1_000,
+        identified: false,
+        filter: None,
+        derive: Vec::new(),
+        window: Window::Tumbling { size_ms: 1_000 },
+        per: None,
+        group_by: Vec::new(),
+        arguments: vec![argument("people", 0), argument("load", 2)],
+        slots,
+        measures: Vec::new(),
+        roll_up: Vec::new(),
+        publish_every_ms: 0,
+    }
 }

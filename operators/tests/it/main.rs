@@ -5,4 +5,6 @@ mod city;
 mod decode;
 mod keyed_operators;
 mod model;
+mod pipeline;
+mod retirement;
 mod time_model;
