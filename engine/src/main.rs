@@ -56,7 +56,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_log(cli.log_format);
+    // A screen has the terminal to itself.
+    if !matches!(&cli.command, Command::Demo(args) if args.has_screen()) {
+        start_log(cli.log_format);
+    }
     match execute(cli.command) {
         Ok(code) => code,
         Err(error) => {

@@ -7,6 +7,8 @@
 //!
 //! A part is acknowledged after fsync of its files and its folder, and a merged part is too before
 //! its sources go: by default MergeTree leaves that to the kernel.
+//!
+//! The engine would log to a terminal it finds on standard input or error; that is ours to write on.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,6 +51,8 @@ fn config_xml(users: &Path) -> String {
     format!(
         "<clickhouse>
   <users_config>{}</users_config>
+  <logger><console>0</console></logger>
+  <log-level>fatal</log-level>
   <merge_tree>
     <fsync_after_insert>1</fsync_after_insert>
     <fsync_part_directory>1</fsync_part_directory>

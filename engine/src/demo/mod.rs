@@ -3,14 +3,12 @@
 //!
 //! ```text
 //! city -> feeder -> broker -> engine -> ClickHouse <- screen, curl, Grafana
-//!            |         +----- bindings ----^ |
 //!            +------- raw records ---------^ +-> oracle -> report
 //! ```
 
 mod broker;
 mod display;
 mod feeder;
-mod follower;
 mod kept;
 mod oracle;
 mod report;
@@ -41,7 +39,6 @@ use crate::{
 use broker::EmbeddedBroker;
 use display::Display;
 use feeder::{Feeder, FeederParts, now_ms};
-use follower::Follower;
 use snapshot::Snapshots;
 
 pub use display::DisplayKind;
@@ -154,8 +151,7 @@ struct Demo {
     pipelines: Vec<Arc<Pipeline>>,
     engine: RunningEngine,
     feeder: Feeder,
-    follower: Follower,
-    keepers: [JoinHandle<Result<(), ClickHouseError>>; 2],
+    keeper: JoinHandle<Result<(), ClickHouseError>>,
 }
 
 impl Demo {
@@ -190,13 +186,10 @@ impl Demo {
         let kafka = broker.settings();
         let engine_config =
             engine_config(kafka.clone(), clickhouse_settings, pipelines.clone(), grid);
-        let topics = engine_config.topics().iter().map(ToString::to_string).collect();
         let engine = engine::start(engine_config).await?;
         oracle::create_records(&clickhouse, &pipelines).await?;
 
-        let (bound, bindings) = unbounded_channel();
         let (delivered, records) = unbounded_channel();
-        let follower = Follower::start(&kafka, &bindings_topic, topics, bound)?;
         let readers = pipelines.iter().flat_map(|pipeline| {
             let plan = &pipeline.plan;
             plan.topics.iter().map(|topic| (topic.clone(), plan.name.clone()))
@@ -209,18 +202,15 @@ impl Demo {
             metrics: engine.metrics.clone(),
             readers: readers.collect(),
         })?;
-        let keepers = [
-            kept::keep(clickhouse.clone(), "raw_events", records, kept::raw_columns),
-            kept::keep(clickhouse.clone(), "bindings", bindings, kept::binding_columns),
-        ];
-        Ok(Self { _broker: broker, url, clickhouse, pipelines, engine, feeder, follower, keepers })
+        let keeper = kept::keep(clickhouse.clone(), records);
+        Ok(Self { _broker: broker, url, clickhouse, pipelines, engine, feeder, keeper })
     }
 
     async fn run(self, config: &DemoConfig) -> Result<Option<Report>, DemoError> {
         let mut display = Display::open(config.display).map_err(DemoError::Terminal)?;
         let shown = self.watch(config.duration, &mut display).await;
         drop(display);
-        let Self { _broker, clickhouse, pipelines, engine, feeder, follower, keepers, .. } = self;
+        let Self { _broker, clickhouse, pipelines, engine, feeder, keeper, .. } = self;
         let fed = tokio::task::spawn_blocking(|| feeder.stop()).await;
         if config.duration.is_some() {
             // Whatever was sent is counted and published before it is compared.
@@ -230,10 +220,7 @@ impl Demo {
         }
         joined("engine", tokio::task::spawn_blocking(|| engine.wait()).await)??;
         joined("feeder", fed)??;
-        joined("bindings-follower", tokio::task::spawn_blocking(|| follower.stop()).await)??;
-        for keeper in keepers {
-            joined("keeper of records", keeper.await)??;
-        }
+        joined("keeper of records", keeper.await)??;
         shown.map_err(DemoError::Terminal)?;
         if config.duration.is_none() {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! The oracle: every row of every pipeline again, by ClickHouse over the records as they were sent.
 //!
 //! It decides itself what can be read, what is late, which copy counts, what is withdrawn and which
-//! value of a sensor stands, from the raw records, the bindings and the watermarks of the marks. It
+//! value of a sensor stands, from the raw records and what the marks say of each epoch: its records and its watermark. It
 //! reads neither `late` nor `rejects`. Its working tables stay in the demo's database, so that a
 //! disagreement can be looked into: `oracle_<pipeline>`, `oracle_<pipeline>_rows`,
 //! `oracle_<pipeline>_compared`.

@@ -14,7 +14,7 @@ use rdkafka::{
 use citycell_operators::records::CloudEventHeaders;
 
 /// What the queue holds next.
-pub(crate) enum Delivery<'message> {
+pub(super) enum Delivery<'message> {
     /// A record.
     Record(Message<'message>),
     /// The reader stands at the partition's end, which is this offset.
@@ -24,17 +24,17 @@ pub(crate) enum Delivery<'message> {
 }
 
 /// One record, borrowed from librdkafka.
-pub(crate) struct Message<'message> {
-    pub(crate) topic: &'message str,
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
-    pub(crate) broker_time_ms: i64,
-    pub(crate) payload: Option<&'message [u8]>,
-    pub(crate) headers: Option<Box<CloudEventHeaders>>,
+pub(super) struct Message<'message> {
+    pub(super) topic: &'message str,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) broker_time_ms: i64,
+    pub(super) payload: Option<&'message [u8]>,
+    pub(super) headers: Option<Box<CloudEventHeaders>>,
 }
 
 /// A consumer's queue, read in batches.
-pub(crate) struct BatchQueue {
+pub(super) struct BatchQueue {
     consumer: BaseConsumer,
     queue: *mut native::rd_kafka_queue_t,
     messages: Vec<*mut native::rd_kafka_message_t>,
@@ -44,18 +44,18 @@ pub(crate) struct BatchQueue {
 unsafe impl Send for BatchQueue {}
 
 impl BatchQueue {
-    pub(crate) fn new(consumer: BaseConsumer, batch: usize) -> Self {
+    pub(super) fn new(consumer: BaseConsumer, batch: usize) -> Self {
         // SAFETY: the consumer's handle lives as long as `consumer`, which we keep.
         let queue = unsafe { native::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
         Self { consumer, queue, messages: vec![ptr::null_mut(); batch] }
     }
 
-    pub(crate) fn consumer(&self) -> &BaseConsumer {
+    pub(super) fn consumer(&self) -> &BaseConsumer {
         &self.consumer
     }
 
     /// Waits at most `timeout` and hands over what arrived; returns how much that was.
-    pub(crate) fn consume(
+    pub(super) fn consume(
         &mut self,
         timeout: Duration,
         mut receive: impl FnMut(Delivery<'_>),

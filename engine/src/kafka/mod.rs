@@ -1,7 +1,7 @@
 //! Kafka: connection settings, the readers of partitions and the log of bindings.
 
 pub mod binding_log;
-pub(crate) mod consume;
+mod consume;
 pub mod partitions;
 pub mod reader;
 pub mod settings;

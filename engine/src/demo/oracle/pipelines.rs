@@ -104,7 +104,7 @@ pub(super) const PIPELINES: [PipelineOracle; 4] = [
         // A space that is silent for six hours of bound time counts without a status.
         contributions: "SELECT toInt64(0) AS window_start_ms, latest.1 AS cell, \
             latest.2 AS group_value, \
-            if(latest_ms + 21600000 <= (SELECT max(bound_time_ms) FROM bindings), \
+            if(latest_ms + 21600000 <= (SELECT toUnixTimestamp64Milli(max(bound_time)) FROM epochs), \
             NULL, latest.3) AS status \
             FROM (SELECT max(time_ms) AS latest_ms, argMax((cell, \
             JSONExtractString(payload, 'category'), JSONExtractString(payload, 'status')), \
