@@ -101,7 +101,11 @@ impl ClickHouse {
     /// ClickHouse's.
     pub async fn insert_arrow(&self, table: &str, data: Bytes) -> Result<(), ClickHouseError> {
         let failed = |source| ClickHouseError { action: format!("insert into {table}"), source };
-        let sql = format!("INSERT INTO `{table}` FORMAT ArrowStream");
+        // A stream may reach over any number of months, which are the tables' partitions; by
+        // default ClickHouse refuses more than 100 in one insert, and would do so for ever.
+        let sql = format!(
+            "INSERT INTO `{table}` SETTINGS max_partitions_per_insert_block = 0 FORMAT ArrowStream"
+        );
         let mut insert = self.scoped().insert_formatted_with(sql);
         insert.send(data).await.map_err(failed)?;
         insert.end().await.map_err(failed)

@@ -4,7 +4,7 @@ use citycell::engine;
 
 use crate::{
     broker::{Sender, create_topic, unique},
-    city::{config, crowd_flow, event, withdrawal},
+    city::{config, crowd_flow, event, pipeline, withdrawal},
     store::TestStore,
 };
 
@@ -69,4 +69,35 @@ async fn events_become_rows_of_every_level() {
     assert_eq!(store.lines(&as_of("(SELECT epoch FROM city_moment)")).await, ["7"]);
     let rejects = store.lines("SELECT reason FROM rejects ORDER BY reason").await;
     assert_eq!(rejects, ["not_json", "outside_grid"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_epoch_may_reach_over_decades() {
+    let store = TestStore::start();
+    let topic = unique("decades");
+    create_topic(&topic, 1).await;
+    let sender = Sender::new();
+    for month in 0..240 {
+        let payload = event(&month.to_string(), -30 * 86_400 * month, 0, "a", 1);
+        sender.send(&topic, 0, Some(payload.as_bytes()));
+    }
+    sender.flush();
+    let daily = pipeline(&format!(
+        "
+pipeline: daily
+source:
+  topic: {topic}
+  schema: crowd_flow
+  event_time: dateObserved
+  location: {{lon: lon, lat: lat, crs: wgs84}}
+  late: {{allow: 36500d}}
+window: {{tumbling: 1d}}
+aggregate: {{people: sum(peopleCount)}}
+"
+    ));
+    let engine = engine::start(config(&topic, store.settings(), vec![daily])).await.unwrap();
+    engine.drain();
+    tokio::task::spawn_blocking(|| engine.wait()).await.unwrap().unwrap();
+    let counted = store.lines("SELECT count(), sum(people) FROM daily").await;
+    assert_eq!(counted, ["240\t240"]);
 }
