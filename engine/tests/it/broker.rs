@@ -22,11 +22,13 @@ pub(crate) fn unique(name: &str) -> String {
     format!("{name}-{:016x}", rand::random::<u64>())
 }
 
-/// Creates a topic.
+/// Creates a topic that keeps its records, however old they say they are, and takes large ones.
 pub(crate) async fn create_topic(topic: &str, partitions: i32) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", settings().brokers).create().unwrap();
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
+        .set("retention.ms", "-1")
+        .set("max.message.bytes", "16777216");
     admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
 }
 
@@ -38,6 +40,9 @@ impl Sender {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", settings().brokers)
             .set("queue.buffering.max.messages", "1000000")
+            .set("message.max.bytes", "16000000")
+            // Retries keep the order of records, and with it their offsets.
+            .set("enable.idempotence", "true")
             .create()
             .unwrap();
         Self(producer)
@@ -46,6 +51,11 @@ impl Sender {
     pub(crate) fn send(&self, topic: &str, partition: i32, payload: Option<&[u8]>) {
         let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition);
         record.payload = payload;
+        self.post(record);
+    }
+
+    /// Sends a record with whatever it carries.
+    pub(crate) fn post(&self, record: BaseRecord<'_, (), [u8]>) {
         self.0.send(record).map_err(|(error, _)| error).unwrap();
     }
 

@@ -53,9 +53,14 @@ pub(crate) fn pipeline(text: &str) -> Arc<Pipeline> {
 
 /// People per cell and minute: one value per sensor, events with ids, all levels.
 pub(crate) fn crowd_flow(topic: &str) -> Arc<Pipeline> {
+    named("crowd_flow", topic)
+}
+
+/// The same under another name.
+pub(crate) fn named(name: &str, topic: &str) -> Arc<Pipeline> {
     pipeline(&format!(
         "
-pipeline: crowd_flow
+pipeline: {name}
 source:
   topic: {topic}
   schema: crowd_flow

@@ -2,13 +2,17 @@
 //!
 //! `make test` starts the broker and names it in `CITYCELL_KAFKA`.
 
+mod bad_records;
 mod bindings;
 mod broker;
 mod city;
+mod crowd;
 mod demo;
+mod oracle;
 mod pipeline_files;
 mod processes;
 mod real_data;
+mod restart;
 mod seeing_inside;
 mod store;
 mod way;
