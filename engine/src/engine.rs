@@ -141,6 +141,11 @@ impl EngineConfig {
 /// When Kafka or ClickHouse cannot be used, or a pipeline cannot be built.
 pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let topics = config.topics();
+<<<<<<< HEAD
+=======
+    let names: Vec<String> = topics.iter().map(ToString::to_string).collect();
+    reach_kafka(&config)?;
+>>>>>>> 1c04e0b (Name the address that does not answer; kill the program and the store in the middle, and let topics come later)
     let clickhouse = ClickHouse::new(&config.clickhouse);
     let (tables, marked) = prepare_tables(&config, &clickhouse).await?;
     let (notices, heard) = crossbeam_channel::unbounded();
@@ -326,6 +331,13 @@ fn bound_pipelines(config: &EngineConfig, topics: &[Arc<str>]) -> Vec<BoundPipel
         publish_every_ms: pipeline.plan.publish_every_ms,
     };
     config.pipelines.iter().map(bound).collect()
+}
+
+/// Fails here, with the address, where every later call would only wait.
+fn reach_kafka(config: &EngineConfig) -> Result<(), EngineError> {
+    PartitionFinder::new(&config.kafka)
+        .and_then(|finder| finder.reach())
+        .map_err(|source| kafka_error(config, source))
 }
 
 /// Looks for partitions again and again: a topic may be created, or grow, at any time.

@@ -27,8 +27,10 @@ impl fmt::Debug for ClickHouseSettings {
 
 /// What ClickHouse did not do.
 #[derive(Debug, thiserror::Error)]
-#[error("ClickHouse failed to {action}")]
+#[error("ClickHouse at {url} failed to {action}")]
 pub struct ClickHouseError {
+    /// Where it is.
+    pub url: String,
     /// What we tried.
     pub action: String,
     /// Its answer.
@@ -40,6 +42,7 @@ pub struct ClickHouseError {
 #[derive(Clone)]
 pub struct ClickHouse {
     client: Client,
+    url: String,
     database: String,
 }
 
@@ -52,7 +55,7 @@ impl ClickHouse {
             .with_user(&settings.user)
             .with_password(&settings.password)
             .with_compression(Compression::None);
-        Self { client, database: settings.database.clone() }
+        Self { client, url: settings.url.clone(), database: settings.database.clone() }
     }
 
     /// Creates the database if it is missing.
@@ -61,11 +64,7 @@ impl ClickHouse {
     /// When ClickHouse cannot be reached or refuses.
     pub async fn create_database(&self) -> Result<(), ClickHouseError> {
         let sql = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.database);
-        self.client
-            .query_raw(&sql)
-            .execute()
-            .await
-            .map_err(|source| ClickHouseError { action: "create the database".into(), source })
+        self.client.query_raw(&sql).execute().await.map_err(self.failed("create the database"))
     }
 
     /// Runs a statement without a result.
@@ -73,11 +72,7 @@ impl ClickHouse {
     /// # Errors
     /// ClickHouse's, with `action` as what we tried.
     pub async fn execute(&self, action: &str, sql: &str) -> Result<(), ClickHouseError> {
-        self.scoped()
-            .query_raw(sql)
-            .execute()
-            .await
-            .map_err(|source| ClickHouseError { action: action.to_owned(), source })
+        self.scoped().query_raw(sql).execute().await.map_err(self.failed(action))
     }
 
     /// Runs a query and returns its result in `format`.
@@ -90,9 +85,9 @@ impl ClickHouse {
         sql: &str,
         format: &str,
     ) -> Result<Bytes, ClickHouseError> {
-        let failed = |source| ClickHouseError { action: action.to_owned(), source };
-        let mut cursor = self.scoped().query_raw(sql).fetch_bytes(format).map_err(failed)?;
-        cursor.collect().await.map_err(failed)
+        let cursor = self.scoped().query_raw(sql).fetch_bytes(format);
+        let mut cursor = cursor.map_err(self.failed(action))?;
+        cursor.collect().await.map_err(self.failed(action))
     }
 
     /// Inserts `data`, an Arrow stream, into `table`.
@@ -100,15 +95,20 @@ impl ClickHouse {
     /// # Errors
     /// ClickHouse's.
     pub async fn insert_arrow(&self, table: &str, data: Bytes) -> Result<(), ClickHouseError> {
-        let failed = |source| ClickHouseError { action: format!("insert into {table}"), source };
+        let action = format!("insert into {table}");
         // A stream may reach over any number of months, which are the tables' partitions; by
         // default ClickHouse refuses more than 100 in one insert, and would do so for ever.
         let sql = format!(
             "INSERT INTO `{table}` SETTINGS max_partitions_per_insert_block = 0 FORMAT ArrowStream"
         );
         let mut insert = self.scoped().insert_formatted_with(sql);
-        insert.send(data).await.map_err(failed)?;
-        insert.end().await.map_err(failed)
+        insert.send(data).await.map_err(self.failed(&action))?;
+        insert.end().await.map_err(self.failed(&action))
+    }
+
+    fn failed(&self, action: &str) -> impl FnOnce(clickhouse::error::Error) -> ClickHouseError {
+        let (url, action) = (self.url.clone(), action.to_owned());
+        move |source| ClickHouseError { url, action, source }
     }
 
     fn scoped(&self) -> Client {

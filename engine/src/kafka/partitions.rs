@@ -47,6 +47,14 @@ impl PartitionFinder {
         Ok(Self { consumer, timeout: Duration::from_secs(5) })
     }
 
+    /// Waits until a broker answers.
+    ///
+    /// # Errors
+    /// When none does within a few seconds.
+    pub fn reach(&self) -> Result<(), KafkaError> {
+        self.consumer.fetch_metadata(Some("__consumer_offsets"), self.timeout).map(drop)
+    }
+
     /// The partitions of those topics that exist, each with its ends.
     ///
     /// # Errors

@@ -45,6 +45,23 @@ pub(crate) fn grid() -> Arc<LocatedGrid> {
     Arc::new(LocatedGrid::new(grid, Crs::Wgs84, (0..4).map(cell).collect()))
 }
 
+/// The same four cells as a grid file.
+pub(crate) fn grid_file() -> String {
+    let codes = ["430102001001001", "430102001001002", "430102001002001", "430102001002002"];
+    let cell = |(number, code): (u32, &str)| {
+        let west = 113.0 + 0.001 * f64::from(number);
+        let east = west + 0.001;
+        format!(
+            r#"{{"type":"Feature","properties":{{"code":"{code}","area_m2":10000}},"geometry":{{"type":"Polygon","coordinates":[[[{west},28],[{east},28],[{east},28.001],[{west},28.001],[{west},28]]]}}}}"#
+        )
+    };
+    let cells: Vec<String> = (0..).zip(codes).map(cell).collect();
+    format!(
+        r#"{{"type":"FeatureCollection","citycell":{{"crs":"wgs84","city":{{"code":"4301"}}}},"features":[{}]}}"#,
+        cells.join(",")
+    )
+}
+
 /// A pipeline from the text of its file.
 pub(crate) fn pipeline(text: &str) -> Arc<Pipeline> {
     let parsed = parse_pipeline("test.yaml", text, &shipped());
@@ -58,7 +75,12 @@ pub(crate) fn crowd_flow(topic: &str) -> Arc<Pipeline> {
 
 /// The same under another name.
 pub(crate) fn named(name: &str, topic: &str) -> Arc<Pipeline> {
-    pipeline(&format!(
+    pipeline(&text(name, topic))
+}
+
+/// Its file.
+pub(crate) fn text(name: &str, topic: &str) -> String {
+    format!(
         "
 pipeline: {name}
 source:
@@ -77,7 +99,7 @@ aggregate:
   average: mean(peopleCount)
 roll_up: [community, street, district, city]
 "
-    ))
+    )
 }
 
 /// An engine on the test broker and this ClickHouse.

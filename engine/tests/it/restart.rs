@@ -107,7 +107,7 @@ async fn books_balance(store: &TestStore, crowd: &Crowd, bindings: &[Binding]) {
     assert!(outcomes.split('\t').all(|count| count != "0"), "an outcome is not tried: {outcomes}");
 }
 
-async fn nothing_is_said_twice_differently(store: &TestStore) {
+pub(crate) async fn nothing_is_said_twice_differently(store: &TestStore) {
     let twice = "SELECT window_start, level, cell, category, epoch \
                  FROM (SELECT DISTINCT * FROM crowd_flow_history) \
                  GROUP BY ALL HAVING count() > 1";
