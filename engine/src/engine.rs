@@ -141,11 +141,7 @@ impl EngineConfig {
 /// When Kafka or ClickHouse cannot be used, or a pipeline cannot be built.
 pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let topics = config.topics();
-<<<<<<< HEAD
-=======
-    let names: Vec<String> = topics.iter().map(ToString::to_string).collect();
     reach_kafka(&config)?;
->>>>>>> 1c04e0b (Name the address that does not answer; kill the program and the store in the middle, and let topics come later)
     let clickhouse = ClickHouse::new(&config.clickhouse);
     let (tables, marked) = prepare_tables(&config, &clickhouse).await?;
     let (notices, heard) = crossbeam_channel::unbounded();

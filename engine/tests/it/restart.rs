@@ -19,11 +19,7 @@ use crate::{
 /// Everything that a run leaves behind and a replay must leave behind too.
 const LEFT_BEHIND: [(&str, &str); 4] = [
     ("crowd_flow_history", "SELECT DISTINCT *"),
-    (
-        "epochs",
-        "SELECT DISTINCT pipeline, version, epoch, bound_time, watermark, keyframe, rows, records, \
-         counted, filtered, rejected, diverted, duplicates, withdrawals",
-    ),
+    ("epochs", "SELECT DISTINCT * EXCEPT committed_at"),
     ("rejects", "SELECT DISTINCT *"),
     ("late", "SELECT DISTINCT *"),
 ];
