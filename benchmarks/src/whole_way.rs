@@ -47,33 +47,35 @@ pub struct WholeWay {
 /// The pipelines that are measured, the floor's first.
 #[must_use]
 pub fn measure(city: &City, size: Size) -> Vec<WholeWay> {
-    let points = Arc::new(city.arrivals(size, PlacedBy::Point));
-    let by_point = one("by point", city, size, &points, PlacedBy::Point, &plan(PlacedBy::Point));
+    let arrivals = Arc::new(city.arrivals(size, PlacedBy::Point));
+    let point = Events { size, arrivals, placed_by: PlacedBy::Point };
+    let by_point = one("by point", city, &point, &plan(PlacedBy::Point));
     let per_sensor = plan_per_sensor(PlacedBy::Point);
-    let per_sensor =
-        one("by point, last of each sensor", city, size, &points, PlacedBy::Point, &per_sensor);
-    drop(points);
-    let codes = Arc::new(city.arrivals(size, PlacedBy::Code));
-    let by_code = one("by code", city, size, &codes, PlacedBy::Code, &plan(PlacedBy::Code));
+    let per_sensor = one("by point, last of each sensor", city, &point, &per_sensor);
+    drop(point);
+    let arrivals = Arc::new(city.arrivals(size, PlacedBy::Code));
+    let code = Events { size, arrivals, placed_by: PlacedBy::Code };
+    let by_code = one("by code", city, &code, &plan(PlacedBy::Code));
     vec![by_point, by_code, per_sensor]
 }
 
-fn one(
-    name: &'static str,
-    city: &City,
+/// What both sides read.
+struct Events {
     size: Size,
-    arrivals: &Arc<Vec<Arrival>>,
+    arrivals: Arc<Vec<Arrival>>,
     placed_by: PlacedBy,
-    plan: &Plan,
-) -> WholeWay {
+}
+
+fn one(name: &'static str, city: &City, events: &Events, plan: &Plan) -> WholeWay {
+    let Events { size, arrivals, placed_by } = events;
     let timed_batches: Vec<&Records> =
         arrivals[size.warm_up..].iter().flat_map(|arrival| &arrival.batches).collect();
-    let events = (size.events_per_epoch * size.epochs) as f64 / 1e6;
+    let millions = (size.events_per_epoch * size.epochs) as f64 / 1e6;
     let (mut whole_s, mut typed_s, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen = None;
     for _ in 0..size.rounds {
-        let (decoding_s, _) = timed(|| typed(timed_batches.iter().copied(), placed_by));
-        let (way_s, rows) = whole_way(city, size, arrivals, placed_by, plan);
+        let (decoding_s, _) = timed(|| typed(timed_batches.iter().copied(), *placed_by));
+        let (way_s, rows) = whole_way(city, events, plan);
         assert!(seen.is_none_or(|before| before == rows), "every round publishes the same rows");
         seen = Some(rows);
         ratios.push(decoding_s / way_s);
@@ -83,8 +85,8 @@ fn one(
     let (rows, hash) = seen.unwrap_or_default();
     WholeWay {
         name,
-        whole_m_per_s: events / median(whole_s),
-        typed_m_per_s: events / median(typed_s),
+        whole_m_per_s: millions / median(whole_s),
+        typed_m_per_s: millions / median(typed_s),
         ratio: median(ratios),
         rows,
         hash,
@@ -92,14 +94,10 @@ fn one(
 }
 
 /// The seconds of the timed epochs, and how many rows came out with a hash of all of them.
-fn whole_way(
-    city: &City,
-    size: Size,
-    arrivals: &Arc<Vec<Arrival>>,
-    placed_by: PlacedBy,
-    plan: &Plan,
-) -> (f64, (u64, u64)) {
-    let (grid, arrivals, plan) = (Arc::clone(&city.grid), Arc::clone(arrivals), plan.clone());
+fn whole_way(city: &City, events: &Events, plan: &Plan) -> (f64, (u64, u64)) {
+    let (size, placed_by) = (events.size, events.placed_by);
+    let arrivals = Arc::clone(&events.arrivals);
+    let (grid, plan) = (Arc::clone(&city.grid), plan.clone());
     timely::execute_directly(move |worker| {
         let rows = Rc::new(RefCell::new(Vec::new()));
         let seen = Rc::clone(&rows);
