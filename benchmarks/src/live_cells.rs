@@ -1,7 +1,7 @@
 //! What an epoch costs when equally many keys change, but many more are alive.
 //!
 //! The dataflow from contributions to changes (`aggregate`), on one worker: all keys are loaded,
-//! then each epoch adds one event to [`CHANGED`] different keys, chosen at random.
+//! then each epoch adds one event to different keys, chosen at random.
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
