@@ -64,7 +64,10 @@ pub fn bindings<'scope>(
         scope,
         "bindings",
         |capability, info| {
-            waker.attach(scope.worker().sync_activator_for(info.address.to_vec()));
+            if received.is_some() {
+                // Only the worker that receives: another's activator would wake nobody who reads.
+                waker.attach(scope.worker().sync_activator_for(info.address.to_vec()));
+            }
             let mut open = received.map(|received| (capability, received));
             move |output| {
                 let Some((capability, received)) = open.as_mut() else { return };
