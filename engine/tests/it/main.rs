@@ -2,6 +2,7 @@
 //!
 //! `make test` starts the broker and names it in `CITYCELL_KAFKA`.
 
+mod against_model;
 mod bad_records;
 mod bindings;
 mod broker;
@@ -18,3 +19,7 @@ mod seeing_inside;
 mod store;
 mod trouble;
 mod way;
+
+#[path = "../../../operators/tests/it/model/mod.rs"]
+#[expect(dead_code, reason = "the operators' tests use the rest")]
+mod model;
