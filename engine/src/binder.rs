@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use citycell_schemas::{Epoch, EventTime};
@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use crate::{
     binding::{Binding, PartitionRange},
+    clock::now_ms,
     dataflow::source::Waker,
     http::Readiness,
     kafka::{
@@ -186,7 +187,8 @@ impl Binder {
     /// times this epoch's lateness is judged by.
     fn wait_for_tick(&self, progress: &mut Progress) {
         let tick_ms = u64::try_from(self.limits.tick.as_millis()).unwrap_or(u64::MAX).max(1);
-        let due = Instant::now() + Duration::from_millis(tick_ms - now_ms() % tick_ms);
+        let due =
+            Instant::now() + Duration::from_millis(tick_ms - now_ms().unsigned_abs() % tick_ms);
         loop {
             let decoded = progress.last.as_ref().map(|binding| binding.epoch) <= progress.decoded;
             let left = due.saturating_duration_since(Instant::now());
@@ -268,7 +270,8 @@ impl Binder {
     fn bind(&self, progress: &Progress) -> Binding {
         let fetched = self.fetched(progress);
         let previous = progress.last.as_ref();
-        let epoch = Epoch(now_ms().max(previous.map_or(0, |binding| binding.epoch.0 + 1)));
+        let epoch =
+            Epoch(now_ms().unsigned_abs().max(previous.map_or(0, |binding| binding.epoch.0 + 1)));
         let previous_bound_time_ms = previous.map_or(i64::MIN, |binding| binding.bound_time_ms);
         let mut partitions = BTreeMap::new();
         let mut bound_time_ms = i64::try_from(epoch.0).unwrap_or(i64::MAX);
@@ -405,9 +408,4 @@ fn starts(progress: &Progress) -> BTreeMap<TopicPartition, i64> {
 pub fn owner(partition: TopicPartition, workers: usize) -> usize {
     let number = usize::try_from(partition.partition).unwrap_or_default();
     (number + usize::from(partition.topic)) % workers
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -10,6 +10,7 @@ pub mod grid;
 pub mod pipeline;
 
 pub mod alarm;
+mod clock;
 pub mod engine;
 
 pub mod binder;

@@ -1,10 +1,6 @@
 //! Commit marks: the row in `epochs` that makes a pipeline's rows of an epoch visible.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{
@@ -19,7 +15,7 @@ use citycell_operators::tick::Tick;
 use citycell_schemas::{Epoch, EventTime};
 use tokio::sync::mpsc;
 
-use crate::{binding::PartitionRange, books::Books};
+use crate::{binding::PartitionRange, books::Books, clock::now_ms};
 
 use super::{
     ClickHouse, ClickHouseError,
@@ -164,9 +160,4 @@ fn ranges(marks: &[Mark]) -> ArrayRef {
     let lengths = OffsetBuffer::from_lengths(marks.iter().map(|mark| mark.ranges.len()));
     let ranges = StructArray::new(fields, columns, None);
     Arc::new(ListArray::new(item, lengths, Arc::new(ranges), None))
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

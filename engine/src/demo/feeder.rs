@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use citycell_simulator::{City, SimulatedRecord};
@@ -19,6 +19,7 @@ use rdkafka::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::clock::now_ms;
 use crate::{kafka::KafkaSettings, metrics::Metrics};
 
 /// Payload bytes of a topic that may be sent and not yet counted, well below what the embedded
@@ -197,10 +198,4 @@ impl Unread {
         }
         sent.bytes >= UNREAD_BYTES_MAX
     }
-}
-
-/// The clock on the wall, which is also the city's.
-pub(super) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -28,6 +28,7 @@ use tokio::{sync::mpsc::unbounded_channel, task::JoinHandle};
 use crate::{
     binder::BinderLimits,
     clickhouse::{ClickHouse, ClickHouseError, ClickHouseSettings},
+    clock::now_ms,
     commands::store::interrupted,
     config::{ConfigErrors, parse_pipeline},
     engine::{self, EngineConfig, EngineError, RunningEngine},
@@ -38,7 +39,7 @@ use crate::{
 
 use broker::EmbeddedBroker;
 use display::Display;
-use feeder::{Feeder, FeederParts, now_ms};
+use feeder::{Feeder, FeederParts};
 use snapshot::Snapshots;
 
 pub use display::DisplayKind;

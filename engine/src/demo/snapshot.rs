@@ -7,11 +7,12 @@ use std::{
 
 use crate::{
     clickhouse::ClickHouse,
+    clock::now_ms,
     metrics::{Figures, Metrics},
     pipeline::Pipeline,
 };
 
-use super::{feeder::now_ms, oracle};
+use super::oracle;
 
 /// How far back the freshness that is shown reaches.
 const FRESHNESS_OVER_MS: i64 = 30_000;
