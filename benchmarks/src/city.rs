@@ -193,6 +193,7 @@ fn tick(number: usize) -> Tick {
         bound_time_ms: start_ms + EPOCH_MS,
         previous_bound_time_ms: start_ms,
         watermark: EventTime(start_ms),
+        snapshot: false,
     }
 }
 

@@ -6,13 +6,13 @@
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use citycell_operators::accumulators::Accumulators;
 use citycell_operators::aggregate::{Aggregation, aggregate};
 use citycell_operators::combine::{Contributions, Extremes, Ranked};
 use citycell_operators::keys::Key;
 use citycell_operators::lateness::Horizon;
+use citycell_operators::saved::Keeping;
 use citycell_operators::tick::Tick;
 use citycell_schemas::{Epoch, EventTime};
 use differential_dataflow::AsCollection;
@@ -94,9 +94,9 @@ fn run(live: usize, size: Size) -> (f64, u64) {
                 horizon: Horizon::of(&plan),
                 extremes: Extremes::default(),
                 retire_keys_max: 20_000,
-                live_keys: Arc::default(),
+                keeping: Keeping::default(),
             };
-            let changes = aggregate(contributions, ticks, aggregation);
+            let changes = aggregate(contributions, ticks, aggregation).changes;
             let changes = changes.inspect_core(move |event| {
                 if let Ok((_, changes)) = event {
                     seen.borrow_mut().append(&mut changes.clone());
@@ -152,6 +152,7 @@ fn tick(epoch: u64) -> Tick {
         bound_time_ms: now,
         previous_bound_time_ms: now - 1,
         watermark: EventTime(0),
+        snapshot: false,
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use citycell_operators::changes::Version;
 use citycell_operators::decode::{DecodeOptions, Decoder};
-use citycell_operators::pipeline;
+use citycell_operators::pipeline::{self, Memory};
 use citycell_operators::plan::Plan;
 use citycell_operators::prepare::{Batch, Prepare};
 use citycell_operators::records::Records;
@@ -123,7 +123,7 @@ fn whole_way(city: &City, events: &Events, plan: &Plan) -> (f64, (u64, u64)) {
                 },
             );
             let streams =
-                pipeline::build(&plan, prepare, grid.grid(), batches, ticks, &Arc::default());
+                pipeline::build(&plan, prepare, grid.grid(), batches, ticks, Memory::default());
             let rows = streams.rows.inspect_core(move |event| {
                 if let Ok((_, rows)) = event {
                     seen.borrow_mut().append(&mut rows.clone());

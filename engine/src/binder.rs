@@ -298,6 +298,7 @@ impl Binder {
                 .map(|pipeline| (pipeline.name.clone(), pipeline.version.clone()))
                 .collect(),
             grid: self.grid.clone(),
+            snapshot: false,
         }
     }
 

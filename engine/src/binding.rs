@@ -36,6 +36,9 @@ pub struct Binding {
     pub versions: BTreeMap<String, String>,
     /// The version of the grid.
     pub grid: String,
+    /// Whether a snapshot is taken at its end. This is no part of what is kept: it is decided anew
+    /// each time the epoch is handed out, and changes no number.
+    pub snapshot: bool,
 }
 
 impl Binding {
@@ -47,6 +50,7 @@ impl Binding {
             bound_time_ms: self.bound_time_ms,
             previous_bound_time_ms: self.previous_bound_time_ms,
             watermark: self.watermarks.get(pipeline).copied().unwrap_or(EventTime::MIN),
+            snapshot: self.snapshot,
         }
     }
 
@@ -94,6 +98,7 @@ impl Binding {
             watermarks: record.watermarks,
             versions: record.versions,
             grid: record.grid,
+            snapshot: false,
         })
     }
 }

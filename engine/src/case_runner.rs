@@ -17,12 +17,7 @@ mod compare;
 mod records;
 mod rows;
 
-use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    rc::Rc,
-    sync::{Arc, atomic::AtomicI64},
-};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 
 use citycell_operators::{
     changes::Version,
@@ -31,7 +26,7 @@ use citycell_operators::{
     expression::ExpressionError,
     keys::Key,
     locate::LocatedGrid,
-    pipeline::{self, Streams},
+    pipeline::{self, Memory, Streams},
     prepare::{Batch, Late, Prepare},
     records::Records,
     tick::Tick,
@@ -145,9 +140,9 @@ fn run(
     let (mut batches, mut ticks) = worker.dataflow::<u64, _, _>(|scope| {
         let (batches, batch_stream): (InputHandleVec<u64, Batch>, _) = scope.new_input();
         let (ticks, tick_stream): (InputHandleVec<u64, Tick>, _) = scope.new_input();
-        let live_keys = Arc::new(AtomicI64::new(0));
+        let memory = Memory::default();
         let streams =
-            pipeline::build(&plan, prepare, grid.grid(), batch_stream, tick_stream, &live_keys);
+            pipeline::build(&plan, prepare, grid.grid(), batch_stream, tick_stream, memory);
         outputs(streams)
             .inspect(move |output| collected.borrow_mut().push(output.clone()))
             .probe_with(&probe);
@@ -173,7 +168,7 @@ fn run(
 
 /// Everything that leaves the pipeline, in one stream.
 fn outputs<'scope>(streams: Streams<'scope>) -> StreamVec<'scope, u64, Output> {
-    let Streams { rows, rejects, late, books, reached } = streams;
+    let Streams { rows, rejects, late, books, reached, .. } = streams;
     rows.map(Output::Row)
         .concat(rejects.map(Output::Reject))
         .concat(late.map(Output::Late))
@@ -227,6 +222,7 @@ impl Bindings {
                 bound_time_ms: i64::MIN,
                 previous_bound_time_ms: i64::MIN,
                 watermark: EventTime::MIN,
+                snapshot: false,
             },
         }
     }
@@ -241,6 +237,7 @@ impl Bindings {
             bound_time_ms: last.bound_time_ms.max(broker_time_ms),
             previous_bound_time_ms: last.bound_time_ms,
             watermark: watermark.max(last.watermark),
+            snapshot: false,
         };
         self.last
     }

@@ -313,7 +313,7 @@ fn start_writers(
             marked: marked.get(&(name.clone(), table.version.clone())).copied(),
             queue: writer::start(parts.clone(), name),
             table,
-            live_keys: Arc::default(),
+            live: Arc::default(),
         }
     };
     config.pipelines.iter().zip(tables).map(start).collect()

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use citycell_operators::live::Live;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{
@@ -45,6 +46,7 @@ pub struct Metrics {
     watermark: Family<Pipeline, Gauge>,
     marked_epoch: Family<Pipeline, Gauge<u64, AtomicU64>>,
     live_keys: Family<Pipeline, Gauge>,
+    live_bytes: Family<Pipeline, Gauge>,
     insert_seconds: Family<Pipeline, Histogram>,
     insert_failures: Family<Pipeline, Counter>,
     lag: Family<Partition, Gauge>,
@@ -83,6 +85,7 @@ impl Default for Metrics {
             watermark: Family::default(),
             marked_epoch: Family::default(),
             live_keys: Family::default(),
+            live_bytes: Family::default(),
             insert_seconds: Family::new_with_constructor(seconds),
             insert_failures: Family::default(),
             lag: Family::default(),
@@ -119,6 +122,12 @@ impl Default for Metrics {
             "Payload bytes read ahead",
             Unit::Bytes,
             m.buffered_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "live",
+            "What keys, sums, open events and entities take, without the containers around them",
+            Unit::Bytes,
+            m.live_bytes.clone(),
         );
         Self { registry: Arc::new(registry), ..metrics }
     }
@@ -179,8 +188,10 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn live_keys(&self, pipeline: &str, keys: i64) {
-        self.live_keys.get_or_create(&Pipeline { pipeline: pipeline.to_owned() }).set(keys);
+    pub(crate) fn live(&self, pipeline: &str, live: &Live) {
+        let label = Pipeline { pipeline: pipeline.to_owned() };
+        self.live_keys.get_or_create(&label).set(live.keys());
+        self.live_bytes.get_or_create(&label).set(live.bytes());
     }
 
     pub(crate) fn bound(&self, unmarked: usize) {

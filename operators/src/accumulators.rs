@@ -58,6 +58,11 @@ impl Accumulators {
         self.contributions
     }
 
+    /// What they take in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.sums)
+    }
+
     /// Adds `other` (`sign` 1) or takes it away (-1).
     pub(crate) fn add_times(&mut self, other: &Self, sign: i64) {
         // The zero of `Monoid` knows no width; it grows to the first that is added.

@@ -18,8 +18,6 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 
 use differential_dataflow::operators::arrange::TraceAgent;
 use differential_dataflow::trace::implementations::{KeySpine, ValSpine};
@@ -31,6 +29,7 @@ use crate::combine::{Contributions, Extremes, Ranked};
 use crate::keys::Key;
 use crate::lateness::Horizon;
 use crate::retire::{Handle, Retirement, retire};
+use crate::saved::{Keeping, Saved};
 use crate::tick::Tick;
 
 pub(crate) type TotalsTrace = TraceAgent<KeySpine<Key, u64, Accumulators>>;
@@ -47,16 +46,24 @@ pub struct Aggregation {
     pub extremes: Extremes,
     /// How many keys of closed windows leave per epoch and worker at most.
     pub retire_keys_max: usize,
-    /// Rises and falls with the number of live keys, for the metrics.
-    pub live_keys: Arc<AtomicI64>,
+    /// Whether snapshots are taken, and where live keys are counted.
+    pub keeping: Keeping,
 }
 
-/// The changes of every key; each worker emits those of the keys it owns.
+/// What comes out of an aggregation.
+pub struct Aggregated<'scope> {
+    /// The changes of every key; each worker emits those of the keys it owns.
+    pub changes: StreamVec<'scope, u64, Change>,
+    /// What snapshots keep.
+    pub saved: StreamVec<'scope, u64, Saved>,
+}
+
+/// Adds contributions up by key.
 pub fn aggregate<'scope>(
     contributions: Contributions<'scope>,
     ticks: StreamVec<'scope, u64, Tick>,
     aggregation: Aggregation,
-) -> StreamVec<'scope, u64, Change> {
+) -> Aggregated<'scope> {
     let (totals_handle, extremes_handle) = (Handle::default(), Handle::default());
     let retirement = |part: &str| Retirement {
         name: format!("{}: retire {part}", aggregation.name),

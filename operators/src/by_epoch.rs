@@ -6,20 +6,43 @@
 //!
 //! An epoch whose tick never came is not applied. It occurs only when a worker shuts down in the
 //! middle of an epoch, and half an epoch must not reach the numbers.
+//!
+//! Where a tick asks for a snapshot, the machine's state after that epoch goes out beside its rows.
 
 use std::collections::BTreeMap;
 
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
-use timely::dataflow::operators::generic::operator::Operator;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, InputCapability};
 use timely::progress::frontier::MutableAntichain;
 
+use crate::saved::Saved;
 use crate::tick::Tick;
+
+/// A state machine that takes one epoch at a time.
+pub(crate) trait ByEpoch: 'static {
+    /// What it is given.
+    type Row: timely::ExchangeData;
+    /// What it makes of it.
+    type Output: Clone + 'static;
+
+    /// The number that decides which worker keeps a row's key.
+    fn route(row: &Self::Row) -> u64;
+
+    /// Applies all rows of one epoch, in any order. Epochs come in order.
+    fn step(&mut self, tick: &Tick, rows: Vec<Self::Row>) -> Vec<Self::Output>;
+
+    /// What was touched since this was last asked.
+    fn save(&mut self) -> Saved;
+}
 
 /// What has arrived of one epoch.
 struct Pending<D> {
-    capability: Capability<u64>,
+    /// For the rows and for what is saved.
+    capabilities: (Capability<u64>, Capability<u64>),
     tick: Option<Tick>,
     rows: Vec<D>,
 }
@@ -30,51 +53,57 @@ pub(crate) struct Inputs<'scope, D> {
     pub(crate) ticks: StreamVec<'scope, u64, Tick>,
 }
 
-/// Calls `apply` once per epoch with its tick and all its rows that `route` sends to this worker.
-pub(crate) fn by_epoch<'scope, D, O>(
+/// What comes out of it.
+pub(crate) struct Outputs<'scope, O> {
+    pub(crate) rows: StreamVec<'scope, u64, O>,
+    pub(crate) saved: StreamVec<'scope, u64, Saved>,
+}
+
+/// Applies each epoch's tick and all its rows that belong to this worker.
+pub(crate) fn by_epoch<'scope, M: ByEpoch>(
     name: &str,
-    inputs: Inputs<'scope, D>,
-    route: impl Fn(&D) -> u64 + 'static,
-    mut apply: impl FnMut(&Tick, Vec<D>) -> Vec<O> + 'static,
-) -> StreamVec<'scope, u64, O>
-where
-    D: timely::ExchangeData,
-    O: Clone + 'static,
-{
-    let exchange = Exchange::new(move |row: &D| route(row));
-    inputs.rows.binary_frontier(
-        inputs.ticks,
-        exchange,
-        Pipeline,
-        name,
-        move |_capability, _info| {
-            let mut pending = BTreeMap::new();
-            move |(rows, rows_frontier), (ticks, ticks_frontier), output| {
-                // 1. Set aside what arrives, by epoch.
-                rows.for_each(|capability, arrived| {
-                    if let Some(epoch) = pending_epoch(&mut pending, &capability) {
-                        epoch.rows.append(arrived);
-                    }
-                });
-                ticks.for_each(|capability, arrived| {
-                    if let Some(epoch) = pending_epoch(&mut pending, &capability) {
-                        epoch.tick = arrived.pop();
-                    }
-                });
-                // 2. Apply the epochs that are complete, oldest first.
-                while let Some(entry) = pending.first_entry() {
-                    let time = *entry.key();
-                    if can_receive(rows_frontier, time) || can_receive(ticks_frontier, time) {
-                        break;
-                    }
-                    let Pending { capability, tick, rows } = entry.remove();
-                    if let Some(tick) = tick {
-                        output.session(&capability).give_iterator(apply(&tick, rows).into_iter());
-                    }
+    inputs: Inputs<'scope, M::Row>,
+    mut machine: M,
+) -> Outputs<'scope, M::Output> {
+    let mut builder = OperatorBuilder::new(name.to_owned(), inputs.ticks.scope());
+    let mut rows_input = builder.new_input(inputs.rows, Exchange::new(M::route));
+    let mut ticks_input = builder.new_input(inputs.ticks, Pipeline);
+    let (output, rows) = builder.new_output();
+    let mut rows_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(output);
+    let (output, saved) = builder.new_output();
+    let mut saved_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(output);
+    builder.build(move |_| {
+        let mut pending = BTreeMap::new();
+        move |frontiers| {
+            let mut rows_output = rows_output.activate();
+            let mut saved_output = saved_output.activate();
+            // 1. Set aside what arrives, by epoch.
+            rows_input.for_each(|capability, arrived| {
+                if let Some(epoch) = pending_epoch(&mut pending, &capability) {
+                    epoch.rows.append(arrived);
+                }
+            });
+            ticks_input.for_each(|capability, arrived| {
+                if let Some(epoch) = pending_epoch(&mut pending, &capability) {
+                    epoch.tick = arrived.pop();
+                }
+            });
+            // 2. Apply the epochs that are complete, oldest first.
+            while let Some(entry) = pending.first_entry() {
+                if frontiers.iter().any(|frontier| can_receive(frontier, *entry.key())) {
+                    break;
+                }
+                let Pending { capabilities: (for_rows, for_saved), tick, rows } = entry.remove();
+                let Some(tick) = tick else { continue };
+                let made = machine.step(&tick, rows);
+                rows_output.session(&for_rows).give_iterator(made.into_iter());
+                if tick.snapshot {
+                    saved_output.session(&for_saved).give(machine.save());
                 }
             }
-        },
-    )
+        }
+    });
+    Outputs { rows, saved }
 }
 
 fn can_receive(frontier: &MutableAntichain<u64>, time: u64) -> bool {
@@ -88,7 +117,7 @@ fn pending_epoch<'a, D>(
 ) -> Option<&'a mut Pending<D>> {
     let time = *capability.least()?;
     Some(pending.entry(time).or_insert_with(|| Pending {
-        capability: capability.delayed(&time, 0),
+        capabilities: (capability.delayed(&time, 0), capability.delayed(&time, 1)),
         tick: None,
         rows: Vec::new(),
     }))

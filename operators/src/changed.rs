@@ -4,7 +4,6 @@
 //! are out, and updates up to it may be compacted together; those after it keep their epochs.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 use differential_dataflow::difference::Semigroup;
 use differential_dataflow::operators::arrange::Arranged;
@@ -14,16 +13,17 @@ use smallvec::SmallVec;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::{Capability, InputCapability};
 use timely::progress::Antichain;
 use timely::progress::frontier::MutableAntichain;
 
 use crate::accumulators::{Accumulators, Change, State};
-use crate::aggregate::{Aggregation, ExtremesTrace, TotalsTrace};
+use crate::aggregate::{Aggregated, Aggregation, ExtremesTrace, TotalsTrace};
 use crate::combine::{Extremes, Ranked};
 use crate::keys::Key;
+use crate::saved::{Part, Saved, Touched};
 use crate::tick::Tick;
 
 type TotalsBatch = <TotalsTrace as TraceReader>::Batch;
@@ -35,7 +35,7 @@ pub(crate) fn changed<'scope>(
     extremes: Arranged<'scope, ExtremesTrace>,
     ticks: StreamVec<'scope, u64, Tick>,
     aggregation: Aggregation,
-) -> StreamVec<'scope, u64, Change> {
+) -> Aggregated<'scope> {
     let name = format!("{}: changes", aggregation.name);
     let mut builder = OperatorBuilder::new(name, ticks.scope());
     let mut totals_input = builder.new_input(totals.stream, Pipeline);
@@ -43,8 +43,12 @@ pub(crate) fn changed<'scope>(
     let mut ticks_input = builder.new_input(ticks, Pipeline);
     let (output, changes) = builder.new_output::<Vec<Change>>();
     let mut output = OutputBuilder::<u64, CapacityContainerBuilder<Vec<Change>>>::from(output);
+    let (saved_output, saved) = builder.new_output::<Vec<Saved>>();
+    let mut saved_output =
+        OutputBuilder::<u64, CapacityContainerBuilder<Vec<Saved>>>::from(saved_output);
 
     builder.build(move |_| {
+        let recording = aggregation.keeping.recording;
         let mut reader = Reader {
             aggregation,
             totals: totals.trace,
@@ -53,46 +57,65 @@ pub(crate) fn changed<'scope>(
             extremes_touched: Vec::new(),
             ticks: BTreeMap::new(),
             done: None,
+            unsaved: Unsaved { totals: Touched::new(recording), extremes: Touched::new(recording) },
         };
-        let mut held: Option<Capability<u64>> = None;
+        let mut held: Option<Held> = None;
         move |frontiers| {
             let mut output = output.activate();
+            let mut saved_output = saved_output.activate();
             // 1. Keep what came, and the right to answer at the earliest of it.
             totals_input.for_each(|capability, spans| {
-                hold(&mut held, capability.retain_least(0));
+                hold(&mut held, capability);
                 reader.totals_touched.append(spans);
             });
             extremes_input.for_each(|capability, spans| {
-                hold(&mut held, capability.retain_least(0));
+                hold(&mut held, capability);
                 reader.extremes_touched.append(spans);
             });
             ticks_input.for_each(|capability, ticks| {
-                hold(&mut held, capability.retain_least(0));
+                hold(&mut held, capability);
                 let ticks = ticks.drain(..).map(|tick| (tick.epoch.0, tick));
                 reader.ticks.extend(ticks);
             });
-            // 2. Answer for the epochs that are complete on all three.
+            // 2. Answer for the epochs that are complete on all three, up to each snapshot and
+            //    then for the rest.
             let open = least(frontiers);
-            if let Some(capability) = &held
-                && *capability.time() < open
+            if let Some(held) = &held
+                && *held.changes.time() < open
             {
-                for (epoch, changes) in reader.changes_before(open) {
-                    let epoch = capability.delayed(&epoch);
-                    output.session(&epoch).give_iterator(changes.into_iter());
+                let snapshots = reader.snapshots_before(open);
+                let cuts = snapshots.iter().map(|epoch| epoch + 1);
+                for cut in cuts.chain([open]) {
+                    for (epoch, changes) in reader.changes_before(cut) {
+                        let epoch = held.changes.delayed(&epoch);
+                        output.session(&epoch).give_iterator(changes.into_iter());
+                    }
+                    reader.finish_before(cut);
+                    if cut.checked_sub(1).is_some_and(|epoch| snapshots.contains(&epoch)) {
+                        let epoch = held.saved.delayed(&(cut - 1));
+                        saved_output.session(&epoch).give(reader.save());
+                    }
                 }
             }
             // 3. Let go of them.
             reader.finish_before(open);
             match &mut held {
-                Some(capability) if reader.waits() => {
-                    let time = open.max(*capability.time());
-                    capability.downgrade(&time);
+                Some(held) if reader.waits() => {
+                    let time = open.max(*held.changes.time());
+                    held.changes.downgrade(&time);
+                    held.saved.downgrade(&time);
                 }
                 _ => held = None,
             }
         }
     });
-    changes
+    Aggregated { changes, saved }
+}
+
+/// The right to answer from a time on.
+struct Held {
+    changes: Capability<u64>,
+    saved: Capability<u64>,
 }
 
 /// The first epoch that is not complete on every input; `u64::MAX` after the last.
@@ -101,10 +124,11 @@ fn least(frontiers: &[MutableAntichain<u64>]) -> u64 {
     frontiers.iter().filter_map(first).min().unwrap_or(u64::MAX)
 }
 
-fn hold(held: &mut Option<Capability<u64>>, capability: Option<Capability<u64>>) {
-    let Some(capability) = capability else { return };
-    if held.as_ref().is_none_or(|held| capability.time() < held.time()) {
-        *held = Some(capability);
+fn hold(held: &mut Option<Held>, capability: InputCapability<u64>) {
+    let Some(time) = capability.least().copied() else { return };
+    if held.as_ref().is_none_or(|held| time < *held.changes.time()) {
+        let (changes, saved) = (capability.delayed(&time, 0), capability.delayed(&time, 1));
+        *held = Some(Held { changes, saved });
     }
 }
 
@@ -117,9 +141,22 @@ struct Reader {
     extremes_touched: Vec<Span<u64, ExtremesBatch>>,
     ticks: BTreeMap<u64, Tick>,
     done: Option<u64>,
+    unsaved: Unsaved,
+}
+
+/// What no snapshot has yet.
+struct Unsaved {
+    totals: Touched<Key>,
+    extremes: Touched<(Key, Ranked)>,
 }
 
 impl Reader {
+    /// The epochs after `done` and before `open` at whose end a snapshot is taken.
+    fn snapshots_before(&self, open: u64) -> Vec<u64> {
+        let complete = self.ticks.range(..open).filter(|(epoch, _)| Some(**epoch) > self.done);
+        complete.filter(|(_, tick)| tick.snapshot).map(|(epoch, _)| *epoch).collect()
+    }
+
     /// The changes of all epochs after `done` and before `open`, by epoch.
     fn changes_before(&mut self, open: u64) -> BTreeMap<u64, Vec<Change>> {
         let mut changes: BTreeMap<u64, Vec<Change>> = BTreeMap::new();
@@ -132,6 +169,7 @@ impl Reader {
         let (mut touched_extremes, extremes) = cursor_list(extremes);
         let mut view = View::new(&mut self.totals, &mut self.extremes, &self.aggregation.extremes);
         let mut epochs: SmallVec<[u64; 2]> = SmallVec::new();
+        let mut ranks: SmallVec<[Ranked; 2]> = SmallVec::new();
         loop {
             // 1. The next touched key, and in which epochs.
             let by_totals = touched_totals.get_key(&totals);
@@ -140,6 +178,7 @@ impl Reader {
                 break;
             };
             epochs.clear();
+            ranks.clear();
             let mut note = |epoch: &u64| {
                 if *epoch < open && self.done.is_none_or(|done| *epoch > done) {
                     epochs.push(*epoch);
@@ -150,8 +189,9 @@ impl Reader {
                 touched_totals.step_key(&totals);
             }
             if by_extremes == Some(key) {
-                while touched_extremes.get_val(&extremes).is_some() {
+                while let Some(ranked) = touched_extremes.get_val(&extremes) {
                     touched_extremes.map_times(&extremes, |epoch, _| note(epoch));
+                    ranks.push(*ranked);
                     touched_extremes.step_val(&extremes);
                 }
                 touched_extremes.step_key(&extremes);
@@ -166,9 +206,10 @@ impl Reader {
             let mut old = self.done.and_then(|done| view.state(key, done));
             for epoch in &epochs {
                 let new = view.state(key, *epoch);
-                let live = i64::from(new.is_some()) - i64::from(old.is_some());
-                self.aggregation.live_keys.fetch_add(live, Ordering::Relaxed);
-                if old != new && !self.is_closed(key, *epoch) {
+                let closed = self.is_closed(key, *epoch);
+                self.count_live(key, old.as_ref(), new.as_ref());
+                self.unsaved.note(key, &ranks, closed, self.ticks.contains_key(epoch));
+                if old != new && !closed {
                     let change = Change { key: key.clone(), old, new: new.clone() };
                     changes.entry(*epoch).or_default().push(change);
                 }
@@ -176,6 +217,37 @@ impl Reader {
             }
         }
         changes
+    }
+
+    fn count_live(&self, key: &Key, old: Option<&State>, new: Option<&State>) {
+        let bytes = |state: &State| {
+            let bytes = size_of::<Key>() + key.group.len() + state.totals.bytes();
+            i64::try_from(bytes).unwrap_or(i64::MAX)
+        };
+        let live = &self.aggregation.keeping.live;
+        match (old, new) {
+            (None, Some(state)) => live.add(1, bytes(state)),
+            (Some(state), None) => live.add(-1, -bytes(state)),
+            _ => {}
+        }
+    }
+
+    /// What was touched since this was last asked, as of `done`.
+    fn save(&mut self) -> Saved {
+        let mut saved = Saved::default();
+        let Some(done) = self.done else { return saved };
+        let Self { totals, extremes, aggregation, unsaved, .. } = self;
+        let mut view = View::new(totals, extremes, &aggregation.extremes);
+        for key in unsaved.totals.take() {
+            view.seek(&key);
+            saved.push(Part::Totals, &key, view.totals_at(done).as_ref());
+        }
+        let mut view = View::new(totals, extremes, &aggregation.extremes);
+        for value in unsaved.extremes.take() {
+            let count = view.count_of(&value, done);
+            saved.push(Part::Extremes, &value, (count != 0).then_some(&count));
+        }
+        saved
     }
 
     /// Whether the key's window is closed in this epoch; then what happens is its retirement.
@@ -208,6 +280,20 @@ impl Reader {
     fn waits(&self) -> bool {
         let ticks_ahead = self.ticks.keys().next_back() > self.done.as_ref();
         ticks_ahead || !self.totals_touched.is_empty() || !self.extremes_touched.is_empty()
+    }
+}
+
+impl Unsaved {
+    /// A closed window needs no entry, and a state that is being loaded (which no tick goes with)
+    /// has one.
+    fn note(&mut self, key: &Key, ranks: &[Ranked], closed: bool, has_tick: bool) {
+        if closed {
+            self.totals.forget(key);
+            ranks.iter().for_each(|ranked| self.extremes.forget_with(|| (key.clone(), *ranked)));
+        } else if has_tick {
+            self.totals.note_with(|| key.clone());
+            ranks.iter().for_each(|ranked| self.extremes.note_with(|| (key.clone(), *ranked)));
+        }
     }
 }
 
@@ -267,11 +353,35 @@ impl<'a> View<'a> {
 
     /// The content of the key at hand as of `epoch`.
     fn state(&mut self, key: &Key, epoch: u64) -> Option<State> {
+        let totals = self.totals_at(epoch)?;
+        Some(State { totals, extremes: self.extremes_at(key, epoch) })
+    }
+
+    /// The sums of the key at hand as of `epoch`.
+    fn totals_at(&self, epoch: u64) -> Option<Accumulators> {
         let mut updates = self.updates.iter().filter(|(time, _)| *time <= epoch);
         let mut totals = updates.next()?.1.clone();
         updates.for_each(|(_, sums)| totals.plus_equals(sums));
-        (totals.contributions() != 0)
-            .then(|| State { totals, extremes: self.extremes_at(key, epoch) })
+        (totals.contributions() != 0).then_some(totals)
+    }
+
+    /// How often a value of an extreme is there as of `epoch`. Goes forward to its key.
+    fn count_of(&mut self, (key, ranked): &(Key, Ranked), epoch: u64) -> isize {
+        let mut count = 0;
+        for (cursor, batch) in &mut self.extremes {
+            cursor.seek_key(batch, key);
+            if cursor.get_key(batch) != Some(key) {
+                continue;
+            }
+            cursor.rewind_vals(batch);
+            cursor.seek_val(batch, ranked);
+            if cursor.get_val(batch) == Some(ranked) {
+                cursor.map_times(batch, |time, diff| {
+                    count += if *time <= epoch { *diff } else { 0 };
+                });
+            }
+        }
+        count
     }
 
     fn extremes_at(&mut self, key: &Key, epoch: u64) -> SmallVec<[Option<i128>; 1]> {

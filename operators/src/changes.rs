@@ -12,17 +12,19 @@
 //! Everything follows from the changes and the ticks: a restart publishes the same rows at the same
 //! epochs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::Capability;
-use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::{Capability, InputCapability};
 
 use crate::accumulators::{Change, State};
 use crate::keys::Key;
 use crate::lateness::Horizon;
+use crate::saved::{Part, Pending, Saved};
 use crate::tick::Tick;
 
 /// When to publish.
@@ -47,74 +49,143 @@ pub struct Version {
     pub keyframe: bool,
 }
 
-/// The versions to be written, each at its epoch.
+/// What comes out of [`publish`].
+pub struct Published<'scope> {
+    /// The versions to be written, each at its epoch.
+    pub versions: StreamVec<'scope, u64, Version>,
+    /// What snapshots keep.
+    pub saved: StreamVec<'scope, u64, Saved>,
+}
+
+/// Decides which changes become versions.
 pub fn publish<'scope>(
     changes: StreamVec<'scope, u64, Change>,
     ticks: StreamVec<'scope, u64, Tick>,
-    publish: Publish,
-) -> StreamVec<'scope, u64, Version> {
-    changes.binary_frontier::<_, CapacityContainerBuilder<Vec<Version>>, _, _, _, _>(
-        ticks,
-        Pipeline,
-        Pipeline,
-        "publish",
-        move |_, _| {
-            let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
-            let mut publisher = Publisher::new(publish);
-            move |(changes, changes_frontier), (ticks, ticks_frontier), output| {
-                changes.for_each(|capability, changes| {
-                    if let Some(capability) = capability.retain_least(0) {
-                        let epoch = *capability.time();
-                        let entry = waiting.entry(epoch);
-                        let entry = entry.or_insert_with(|| (capability, Vec::new(), None));
-                        entry.1.append(changes);
-                    }
-                });
-                ticks.for_each(|capability, ticks| {
-                    for tick in ticks.drain(..) {
-                        let capability = capability.delayed(&tick.epoch.0, 0);
-                        let entry = waiting.entry(tick.epoch.0);
-                        let entry = entry.or_insert_with(|| (capability, Vec::new(), None));
-                        entry.2 = Some(tick);
-                    }
-                });
-                while let Some(entry) = waiting.first_entry() {
-                    let epoch = entry.key();
-                    if changes_frontier.less_equal(epoch) || ticks_frontier.less_equal(epoch) {
-                        break;
-                    }
-                    let (capability, changes, tick) = entry.remove();
-                    let versions = publisher.run(changes, tick);
-                    output.session(&capability).give_iterator(versions.into_iter());
+    mut publisher: Publisher,
+) -> Published<'scope> {
+    let mut builder = OperatorBuilder::new("publish".to_owned(), ticks.scope());
+    let mut changes_input = builder.new_input(changes, Pipeline);
+    let mut ticks_input = builder.new_input(ticks, Pipeline);
+    let (output, versions) = builder.new_output();
+    let mut versions_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(output);
+    let (output, saved) = builder.new_output();
+    let mut saved_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(output);
+    builder.build(move |_| {
+        let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
+        move |frontiers| {
+            let mut versions_output = versions_output.activate();
+            let mut saved_output = saved_output.activate();
+            changes_input.for_each(|capability, changes| {
+                if let Some(epoch) = waiting_epoch(&mut waiting, &capability) {
+                    epoch.changes.append(changes);
+                }
+            });
+            ticks_input.for_each(|capability, ticks| {
+                if let Some(epoch) = waiting_epoch(&mut waiting, &capability) {
+                    epoch.tick = ticks.pop();
+                }
+            });
+            while let Some(entry) = waiting.first_entry() {
+                if frontiers.iter().any(|frontier| frontier.less_equal(entry.key())) {
+                    break;
+                }
+                let Waiting { for_versions, for_saved, changes, tick } = entry.remove();
+                let Some(tick) = tick else {
+                    publisher.load(changes);
+                    continue;
+                };
+                let versions = publisher.run(changes, tick);
+                versions_output.session(&for_versions).give_iterator(versions.into_iter());
+                if tick.snapshot {
+                    saved_output.session(&for_saved).give(publisher.save());
                 }
             }
-        },
-    )
+        }
+    });
+    Published { versions, saved }
+}
+
+/// What has arrived of an epoch that is not complete.
+struct Waiting {
+    for_versions: Capability<u64>,
+    for_saved: Capability<u64>,
+    changes: Vec<Change>,
+    tick: Option<Tick>,
+}
+
+fn waiting_epoch<'a>(
+    waiting: &'a mut BTreeMap<u64, Waiting>,
+    capability: &InputCapability<u64>,
+) -> Option<&'a mut Waiting> {
+    let epoch = *capability.least()?;
+    Some(waiting.entry(epoch).or_insert_with(|| Waiting {
+        for_versions: capability.delayed(&epoch, 0),
+        for_saved: capability.delayed(&epoch, 1),
+        changes: Vec::new(),
+        tick: None,
+    }))
 }
 
 /// What is held back, and what was published.
-/// An epoch that is not complete: its capability, its changes so far and its tick.
-type Waiting = (Capability<u64>, Vec<Change>, Option<Tick>);
-
-struct Publisher {
+pub struct Publisher {
     publish: Publish,
     /// For each key that changed since: what was published, and its newest content.
-    held: BTreeMap<Key, (Option<State>, Option<State>)>,
+    held: BTreeMap<Key, Pending>,
     /// What was published of every live key; kept for keyframes only.
     published: BTreeMap<Key, State>,
+    /// The keys that the last snapshot says are held back.
+    saved: BTreeSet<Key>,
 }
 
 impl Publisher {
-    fn new(publish: Publish) -> Self {
-        Self { publish, held: BTreeMap::new(), published: BTreeMap::new() }
+    /// Nothing is published yet.
+    #[must_use]
+    pub fn new(publish: Publish) -> Self {
+        Self::restored(publish, Vec::new())
     }
 
-    /// The versions of one epoch. Without a tick (a state that is being loaded) all is held back.
-    fn run(&mut self, changes: Vec<Change>, tick: Option<Tick>) -> Vec<Version> {
+    /// Holds these changes back already.
+    pub(crate) fn restored(publish: Publish, held: Vec<(Key, Pending)>) -> Self {
+        let saved = held.iter().map(|(key, _)| key.clone()).collect();
+        let held = held.into_iter().collect();
+        Self { publish, held, published: BTreeMap::new(), saved }
+    }
+
+    /// Learns what there is in an epoch that no tick goes with: a state that is being loaded. Its
+    /// rows are published but for those that are held back.
+    fn load(&mut self, changes: Vec<Change>) {
+        if self.publish.keyframe_every_ms.is_none() {
+            return;
+        }
+        let there = changes.into_iter().filter_map(|change| Some((change.key, change.new?)));
+        self.published.extend(there);
+        for (key, (published, _)) in &self.held {
+            match published {
+                Some(state) => self.published.insert(key.clone(), state.clone()),
+                None => self.published.remove(key),
+            };
+        }
+    }
+
+    /// Everything that is held back, and that nothing else is any more.
+    fn save(&mut self) -> Saved {
+        let mut saved = Saved::default();
+        for key in self.saved.iter().filter(|key| !self.held.contains_key(key)) {
+            saved.push(Part::Held, key, None::<&Pending>);
+        }
+        for (key, pending) in &self.held {
+            saved.push(Part::Held, key, Some(pending));
+        }
+        self.saved = self.held.keys().cloned().collect();
+        saved
+    }
+
+    /// The versions of one epoch.
+    fn run(&mut self, changes: Vec<Change>, tick: Tick) -> Vec<Version> {
         let every_ms = self.publish.every_ms;
-        let due = tick.is_some_and(|tick| crosses(&tick, every_ms));
+        let due = crosses(&tick, every_ms);
         let keyframe = self.publish.keyframe_every_ms;
-        let keyframe = keyframe.zip(tick).is_some_and(|(every_ms, tick)| crosses(&tick, every_ms));
+        let keyframe = keyframe.is_some_and(|every_ms| crosses(&tick, every_ms));
         let plain = every_ms == 0 && self.publish.keyframe_every_ms.is_none();
         if plain && due && self.held.is_empty() {
             // Nothing is held back and nothing remembered: the common case costs no map.
@@ -149,9 +220,8 @@ impl Publisher {
     }
 
     /// What is held back of windows that this tick closes: a prefix, keys begin with their window.
-    fn closed_by(&mut self, tick: Option<Tick>) -> BTreeMap<Key, (Option<State>, Option<State>)> {
+    fn closed_by(&mut self, tick: Tick) -> BTreeMap<Key, Pending> {
         let mut closed = BTreeMap::new();
-        let Some(tick) = tick else { return closed };
         while let Some(first) = self.held.first_entry() {
             let start = first.key().window_start;
             if !self.publish.horizon.window_is_closed(start, tick.watermark) {

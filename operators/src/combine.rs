@@ -87,6 +87,17 @@ pub struct Contributions<'scope> {
     pub extremes: VecCollection<'scope, u64, (Key, Ranked), isize>,
 }
 
+impl Contributions<'_> {
+    /// These and `more`.
+    #[must_use]
+    pub fn concat(self, more: Self) -> Self {
+        Self {
+            totals: self.totals.concat(more.totals),
+            extremes: self.extremes.concat(more.extremes),
+        }
+    }
+}
+
 /// The content of a [`Combiner`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Combined {

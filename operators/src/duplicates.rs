@@ -25,9 +25,10 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, OkErr};
 
-use crate::by_epoch::{Inputs, by_epoch};
+use crate::by_epoch::{ByEpoch, Inputs, Outputs, by_epoch};
 use crate::events::{EventId, Observation, Outcome, Position, Withdrawal};
 use crate::lateness::Horizon;
+use crate::saved::{Keeping, Part, Saved, Touched};
 use crate::tick::Tick;
 
 /// What may come of an identified source.
@@ -54,6 +55,8 @@ pub struct DistinctStreams<'scope> {
     pub updates: StreamVec<'scope, u64, (Observation, isize)>,
     /// How many records met which outcome, per worker and epoch.
     pub books: StreamVec<'scope, u64, (Outcome, u64)>,
+    /// What snapshots keep.
+    pub saved: StreamVec<'scope, u64, Saved>,
 }
 
 /// Lets each id through once.
@@ -63,22 +66,19 @@ pub fn duplicates<'scope>(
     observations: StreamVec<'scope, u64, Observation>,
     withdrawals: StreamVec<'scope, u64, Withdrawal>,
     ticks: StreamVec<'scope, u64, Tick>,
-    horizon: Horizon,
+    events: DistinctEvents,
 ) -> DistinctStreams<'scope> {
     let arrivals = observations.map(Arrival::Event).concat(withdrawals.map(Arrival::Withdrawal));
-    let mut events = DistinctEvents::new(horizon);
-    let (updates, books) = by_epoch(
-        "duplicates",
-        Inputs { rows: arrivals, ticks },
-        Arrival::route,
-        move |tick, arrivals| {
-            let distinct = events.apply(tick, arrivals);
-            let updates = distinct.updates.into_iter().map(Ok);
-            updates.chain(distinct.books.into_iter().map(Err)).collect()
-        },
-    )
-    .ok_err(|row: Result<(Observation, isize), (Outcome, u64)>| row);
-    DistinctStreams { updates, books }
+    let Outputs { rows, saved } = by_epoch("duplicates", Inputs { rows: arrivals, ticks }, events);
+    let (updates, books) = rows.ok_err(|row| row);
+    DistinctStreams { updates, books, saved }
+}
+
+impl EventId {
+    /// An id is a hash already: its low half spreads well and is the same in every process.
+    pub(crate) fn route(self) -> u64 {
+        self.0 as u64
+    }
 }
 
 impl Arrival {
@@ -96,11 +96,6 @@ impl Arrival {
             Self::Withdrawal(withdrawal) => (true, withdrawal.position),
         }
     }
-
-    /// An id is a hash already: its low half spreads well and is the same in every process.
-    fn route(&self) -> u64 {
-        self.id().map_or(0, |id| id.0 as u64)
-    }
 }
 
 /// The ids that are open, and what stands for each.
@@ -110,17 +105,22 @@ pub struct DistinctEvents {
     known: AHashMap<EventId, Known>,
     /// The ids to look at when the watermark reaches a time, in steps of [`FORGET_STEP_MS`].
     forgetting: BTreeMap<EventTime, Vec<EventId>>,
+    touched: Touched<EventId>,
+    keeping: Keeping,
 }
 
 /// How coarsely ids leave memory; what they decide is exact.
 const FORGET_STEP_MS: i64 = 1_000;
 
-struct Known {
+/// What is known of an id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
     /// The watermark from which the id is as good as forgotten.
-    until: EventTime,
+    pub(crate) until: EventTime,
     standing: Standing,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Standing {
     /// Withdrawn before its event came.
     Awaited,
@@ -134,12 +134,29 @@ impl DistinctEvents {
     /// Knows no id yet.
     #[must_use]
     pub fn new(horizon: Horizon) -> Self {
-        Self {
+        Self::restored(horizon, Keeping::default(), Vec::new())
+    }
+
+    /// Knows these ids already.
+    pub(crate) fn restored(
+        horizon: Horizon,
+        keeping: Keeping,
+        known: Vec<(EventId, Known)>,
+    ) -> Self {
+        let mut forgetting: BTreeMap<EventTime, Vec<EventId>> = BTreeMap::new();
+        for (id, known) in &known {
+            forgetting.entry(forget_step(known.until)).or_default().push(*id);
+        }
+        let events = Self {
             horizon,
             watermark: EventTime::MIN,
-            known: AHashMap::new(),
-            forgetting: BTreeMap::new(),
-        }
+            known: known.into_iter().collect(),
+            forgetting,
+            touched: Touched::new(keeping.recording),
+            keeping,
+        };
+        events.keeping.live.add_bytes(events.bytes());
+        events
     }
 
     /// Applies all arrivals of one epoch, in any order. Epochs come in order.
@@ -160,6 +177,12 @@ impl DistinctEvents {
         }
         consolidate(&mut distinct.updates);
         distinct
+    }
+
+    /// What the ids take in memory, roughly.
+    fn bytes(&self) -> i64 {
+        let each = size_of::<(EventId, Known)>() + size_of::<Observation>();
+        i64::try_from(self.known.len() * each).unwrap_or(i64::MAX)
     }
 
     /// How many ids are in memory.
@@ -218,6 +241,7 @@ impl DistinctEvents {
     /// What is known of `id`, from now on remembered at least until this watermark.
     fn recall(&mut self, id: EventId, until: EventTime) -> Option<&mut Known> {
         let watermark = self.watermark;
+        self.touched.note(id);
         let known = self.known.get_mut(&id).filter(|known| known.until > watermark)?;
         if until > known.until {
             if forget_step(until) > forget_step(known.until) {
@@ -244,9 +268,35 @@ impl DistinctEvents {
                 // A later copy or withdrawal may have moved the id to a later step.
                 if self.known.get(&id).is_some_and(|known| known.until <= self.watermark) {
                     self.known.remove(&id);
+                    self.touched.forget(&id);
                 }
             }
         }
+    }
+}
+
+impl ByEpoch for DistinctEvents {
+    type Row = Arrival;
+    type Output = Result<(Observation, isize), (Outcome, u64)>;
+
+    fn route(arrival: &Arrival) -> u64 {
+        arrival.id().map_or(0, EventId::route)
+    }
+
+    fn step(&mut self, tick: &Tick, arrivals: Vec<Arrival>) -> Vec<Self::Output> {
+        let before = self.bytes();
+        let distinct = self.apply(tick, arrivals);
+        self.keeping.live.add_bytes(self.bytes() - before);
+        let updates = distinct.updates.into_iter().map(Ok);
+        updates.chain(distinct.books.into_iter().map(Err)).collect()
+    }
+
+    fn save(&mut self) -> Saved {
+        let mut saved = Saved::default();
+        for id in self.touched.take() {
+            saved.push(Part::Events, &id, self.known.get(&id));
+        }
+        saved
     }
 }
 

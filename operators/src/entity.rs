@@ -18,28 +18,31 @@ use differential_dataflow::Hashable;
 use differential_dataflow::consolidation::consolidate;
 use timely::dataflow::StreamVec;
 
-use crate::by_epoch::{Inputs, by_epoch};
+use crate::by_epoch::{ByEpoch, Inputs, Outputs, by_epoch};
 use crate::events::Observation;
 use crate::keys::Values;
 use crate::lateness::Horizon;
 use crate::members::{Member, Members, change};
 use crate::plan::Take;
+use crate::saved::{Keeping, Part, Saved, Touched};
 use crate::tick::Tick;
 
 /// Reduces the observations of each (window, entity) to one.
 pub fn entity<'scope>(
     updates: StreamVec<'scope, u64, (Observation, isize)>,
     ticks: StreamVec<'scope, u64, Tick>,
-    horizon: Horizon,
-    take: Take,
-) -> StreamVec<'scope, u64, (Observation, isize)> {
-    let mut entities = EntityValues::new(horizon, take);
-    by_epoch(
-        "entity",
-        Inputs { rows: updates, ticks },
-        |(observation, _)| (observation.key.window_start, &observation.entity).hashed(),
-        move |tick, updates| entities.apply(tick, updates),
-    )
+    entities: EntityValues,
+) -> EntityStreams<'scope> {
+    let Outputs { rows, saved } = by_epoch("entity", Inputs { rows: updates, ticks }, entities);
+    EntityStreams { contributions: rows, saved }
+}
+
+/// What `entity` and `latest` send on.
+pub struct EntityStreams<'scope> {
+    /// What the entities no longer contribute (-1) and what they do now (+1).
+    pub contributions: StreamVec<'scope, u64, (Observation, isize)>,
+    /// What snapshots keep.
+    pub saved: StreamVec<'scope, u64, Saved>,
 }
 
 /// The entities of the open windows.
@@ -47,13 +50,33 @@ pub struct EntityValues {
     horizon: Horizon,
     take: Take,
     windows: BTreeMap<EventTime, AHashMap<Box<[u8]>, Members>>,
+    bytes: i64,
+    touched: Touched<(EventTime, Box<[u8]>)>,
+    keeping: Keeping,
 }
 
 impl EntityValues {
     /// Knows no entity yet.
     #[must_use]
     pub fn new(horizon: Horizon, take: Take) -> Self {
-        Self { horizon, take, windows: BTreeMap::new() }
+        Self::restored((horizon, take), Keeping::default(), Vec::new())
+    }
+
+    /// Knows these entities already.
+    pub(crate) fn restored(
+        (horizon, take): (Horizon, Take),
+        keeping: Keeping,
+        entities: Vec<((EventTime, Box<[u8]>), Members)>,
+    ) -> Self {
+        let mut windows: BTreeMap<EventTime, AHashMap<_, _>> = BTreeMap::new();
+        let mut bytes = 0;
+        for ((window_start, entity), members) in entities {
+            bytes += size(&entity, &members);
+            windows.entry(window_start).or_default().insert(entity, members);
+        }
+        keeping.live.add_bytes(bytes);
+        let touched = Touched::new(keeping.recording);
+        Self { horizon, take, windows, bytes, touched, keeping }
     }
 
     /// Applies all updates of one epoch, in any order. Epochs come in order. Returns what the
@@ -63,6 +86,7 @@ impl EntityValues {
         tick: &Tick,
         mut updates: Vec<(Observation, isize)>,
     ) -> Vec<(Observation, isize)> {
+        let before = self.bytes;
         self.drop_closed(tick.watermark);
         consolidate(&mut updates);
         let mut by_entity: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -71,12 +95,14 @@ impl EntityValues {
             let window_start = observation.key.window_start;
             by_entity.entry((window_start, entity)).or_default().push((observation, diff));
         }
-        by_entity
+        let changes = by_entity
             .into_iter()
             .flat_map(|((window_start, entity), updates)| {
                 self.update_entity(window_start, entity, updates)
             })
-            .collect()
+            .collect();
+        self.keeping.live.add_bytes(self.bytes - before);
+        changes
     }
 
     /// How many (window, entity) pairs are in memory.
@@ -93,13 +119,17 @@ impl EntityValues {
     ) -> impl Iterator<Item = (Observation, isize)> + use<> {
         let take = self.take;
         let entities = self.windows.entry(window_start).or_default();
-        let mut members = entities.remove(&entity).unwrap_or_default();
+        let known = entities.remove(&entity);
+        self.bytes -= known.as_ref().map_or(0, |members| size(&entity, members));
+        let mut members = known.unwrap_or_default();
+        self.touched.note_with(|| (window_start, entity.clone()));
         let old = contribution(take, window_start, &entity, &members);
         for (observation, diff) in updates {
             members.update(observation, diff);
         }
         let new = contribution(take, window_start, &entity, &members);
         if !members.is_empty() {
+            self.bytes += size(&entity, &members);
             entities.insert(entity, members);
         }
         change(old, new)
@@ -110,9 +140,41 @@ impl EntityValues {
             if !self.horizon.is_closed(*oldest.key(), watermark) {
                 break;
             }
-            oldest.remove();
+            let window_start = *oldest.key();
+            for (entity, members) in oldest.remove() {
+                self.bytes -= size(&entity, &members);
+                self.touched.forget(&(window_start, entity));
+            }
         }
     }
+}
+
+impl ByEpoch for EntityValues {
+    type Row = (Observation, isize);
+    type Output = (Observation, isize);
+
+    fn route((observation, _): &Self::Row) -> u64 {
+        (observation.key.window_start, &observation.entity).hashed()
+    }
+
+    fn step(&mut self, tick: &Tick, updates: Vec<Self::Row>) -> Vec<Self::Output> {
+        self.apply(tick, updates)
+    }
+
+    fn save(&mut self) -> Saved {
+        let mut saved = Saved::default();
+        for key in self.touched.take() {
+            let members = self.windows.get(&key.0).and_then(|entities| entities.get(&key.1));
+            saved.push(Part::Entities, &key, members);
+        }
+        saved
+    }
+}
+
+/// What an entity takes in memory, roughly.
+pub(crate) fn size(entity: &[u8], members: &Members) -> i64 {
+    let bytes = size_of::<(Box<[u8]>, Members)>() + entity.len() + members.bytes();
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 fn contribution(

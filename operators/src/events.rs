@@ -16,7 +16,7 @@ pub struct EventId(pub u128);
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct Position {
-    /// The topic's index among the sorted topic names of the deployment.
+    /// The topic's index among the sorted topic names of the pipeline.
     pub topic: u16,
     /// The partition's number.
     pub partition: i32,

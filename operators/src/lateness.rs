@@ -120,6 +120,7 @@ mod tests {
             bound_time_ms: 0,
             previous_bound_time_ms: 0,
             watermark: EventTime(watermark),
+            snapshot: false,
         }
     }
 

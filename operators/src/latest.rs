@@ -19,10 +19,12 @@ use differential_dataflow::consolidation::consolidate;
 use smallvec::smallvec;
 use timely::dataflow::StreamVec;
 
-use crate::by_epoch::{Inputs, by_epoch};
+use crate::by_epoch::{ByEpoch, Inputs, Outputs, by_epoch};
+use crate::entity::{EntityStreams, size};
 use crate::events::Observation;
 use crate::lateness::Horizon;
 use crate::members::{Members, change};
+use crate::saved::{Keeping, Part, Saved, Touched};
 use crate::tick::Tick;
 
 /// How long an entity may be silent.
@@ -38,16 +40,10 @@ pub struct Silence {
 pub fn latest<'scope>(
     updates: StreamVec<'scope, u64, (Observation, isize)>,
     ticks: StreamVec<'scope, u64, Tick>,
-    horizon: Horizon,
-    silence: Silence,
-) -> StreamVec<'scope, u64, (Observation, isize)> {
-    let mut entities = LatestValues::new(horizon, silence);
-    by_epoch(
-        "latest",
-        Inputs { rows: updates, ticks },
-        |(observation, _)| observation.entity.hashed(),
-        move |tick, updates| entities.apply(tick, updates),
-    )
+    entities: LatestValues,
+) -> EntityStreams<'scope> {
+    let Outputs { rows, saved } = by_epoch("latest", Inputs { rows: updates, ticks }, entities);
+    EntityStreams { contributions: rows, saved }
 }
 
 /// All entities that are not forgotten.
@@ -59,6 +55,9 @@ pub struct LatestValues {
     /// Whom to look at once the bound time is past a time. An entity has one timer at most, never
     /// later than its next change; a newer observation does not move it, it moves on when it fires.
     timers: BTreeSet<(i64, Rc<[u8]>)>,
+    bytes: i64,
+    touched: Touched<Rc<[u8]>>,
+    keeping: Keeping,
 }
 
 #[derive(Default)]
@@ -84,13 +83,38 @@ impl LatestValues {
     /// Knows no entity yet.
     #[must_use]
     pub fn new(horizon: Horizon, silence: Silence) -> Self {
-        Self {
+        Self::restored((horizon, silence), Keeping::default(), (i64::MIN, Vec::new()))
+    }
+
+    /// Knows these entities already, as they stood at this bound time.
+    ///
+    /// How an entity counts follows from its observations: whatever its timer was, it has fired if
+    /// it was due.
+    pub(crate) fn restored(
+        (horizon, silence): (Horizon, Silence),
+        keeping: Keeping,
+        (bound_time_ms, entities): (i64, Vec<(Box<[u8]>, Members)>),
+    ) -> Self {
+        let mut restored = Self {
             horizon,
             silence,
-            bound_time_ms: i64::MIN,
-            entities: AHashMap::new(),
+            bound_time_ms,
+            entities: AHashMap::with_capacity(entities.len()),
             timers: BTreeSet::new(),
+            bytes: 0,
+            touched: Touched::new(keeping.recording),
+            keeping,
+        };
+        for (name, members) in entities {
+            let name = Rc::from(name);
+            let standing = restored.standing(&members);
+            let mut entity = Entity { members, standing, timer_ms: None };
+            restored.set_timer(&name, &mut entity);
+            restored.bytes += size(&name, &entity.members);
+            restored.entities.insert(name, entity);
         }
+        restored.keeping.live.add_bytes(restored.bytes);
+        restored
     }
 
     /// Applies all updates of one epoch, in any order, and fires the timers that its bound time is
@@ -101,6 +125,7 @@ impl LatestValues {
         tick: &Tick,
         mut updates: Vec<(Observation, isize)>,
     ) -> Vec<(Observation, isize)> {
+        let before = self.bytes;
         self.bound_time_ms = self.bound_time_ms.max(tick.bound_time_ms);
         consolidate(&mut updates);
         let mut touched: BTreeMap<Rc<[u8]>, Vec<_>> = BTreeMap::new();
@@ -111,10 +136,12 @@ impl LatestValues {
         for name in self.take_due() {
             touched.entry(name).or_default();
         }
-        touched
+        let changes = touched
             .into_iter()
             .flat_map(|(name, updates)| self.update_entity(name, updates, tick.watermark))
-            .collect()
+            .collect();
+        self.keeping.live.add_bytes(self.bytes - before);
+        changes
     }
 
     /// How many entities are in memory.
@@ -129,7 +156,10 @@ impl LatestValues {
         updates: Vec<(Observation, isize)>,
         watermark: EventTime,
     ) -> impl Iterator<Item = (Observation, isize)> + use<> {
-        let mut entity = self.entities.remove(&name).unwrap_or_default();
+        let known = self.entities.remove(&name);
+        self.bytes -= known.as_ref().map_or(0, |entity| size(&name, &entity.members));
+        self.touched.note_with(|| Rc::clone(&name));
+        let mut entity = known.unwrap_or_default();
         let old = entity.contribution(&name);
         for (observation, diff) in updates {
             entity.members.update(observation, diff);
@@ -140,6 +170,7 @@ impl LatestValues {
         let new = entity.contribution(&name);
         self.set_timer(&name, &mut entity);
         if entity.standing != Standing::Gone {
+            self.bytes += size(&name, &entity.members);
             self.entities.insert(name, entity);
         }
         change(old, new)
@@ -189,6 +220,28 @@ impl LatestValues {
         }
         entity.timer_ms = next_ms;
         self.timers.extend(next_ms.map(|next_ms| (next_ms, name.clone())));
+    }
+}
+
+impl ByEpoch for LatestValues {
+    type Row = (Observation, isize);
+    type Output = (Observation, isize);
+
+    fn route((observation, _): &Self::Row) -> u64 {
+        observation.entity.hashed()
+    }
+
+    fn step(&mut self, tick: &Tick, updates: Vec<Self::Row>) -> Vec<Self::Output> {
+        self.apply(tick, updates)
+    }
+
+    fn save(&mut self) -> Saved {
+        let mut saved = Saved::default();
+        for name in self.touched.take() {
+            let members = self.entities.get(&name).map(|entity| &entity.members);
+            saved.push(Part::Latest, &&*name, members);
+        }
+        saved
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, reads a clock or knows YAML.
 
+pub mod live;
 pub mod plan;
 pub mod records;
 pub mod tick;
@@ -23,6 +24,8 @@ pub mod duplicates;
 pub mod entity;
 pub mod latest;
 mod members;
+pub mod restored;
+pub mod saved;
 
 pub mod accumulators;
 pub mod combine;

@@ -1,11 +1,13 @@
 //! The surviving observations of one entity, oldest first: what `entity` and `latest` choose from.
 
 use citycell_schemas::{EventTime, Place};
+use serde::{Deserialize, Serialize};
 
 use crate::events::{Observation, Position};
 use crate::keys::{Key, Values};
 
 /// One observation without what its entity's entry says already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Member {
     pub(crate) time: EventTime,
     pub(crate) position: Position,
@@ -15,7 +17,7 @@ pub(crate) struct Member {
 }
 
 /// Members by (event time, position), which no two records share.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Members(Vec<Member>);
 
 impl Members {
@@ -54,6 +56,11 @@ impl Members {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// What they take in memory, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.len() * size_of::<Member>()
     }
 }
 

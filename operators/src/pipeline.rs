@@ -6,10 +6,11 @@
 //!               +-> rejects, late, books, event times reached              +-> roll_up -+
 //! ```
 //!
-//! What a plan does not ask for is not built. Where events are neither told apart nor reduced,
+//! Each operator that keeps state starts with what a snapshot knew of it and writes down, where a
+//! tick asks for it, what changed since the last. What a plan does not ask for is not built. Where events are neither told apart nor reduced,
 //! `prepare` and `combine` are one operator, and no event becomes a record of its own.
 
-use std::sync::{Arc, atomic::AtomicI64};
+use std::sync::Arc;
 
 use citycell_schemas::{EventTime, Grid};
 use differential_dataflow::{AsCollection, VecCollection};
@@ -19,7 +20,7 @@ use timely::{
         StreamVec,
         channels::pact::Pipeline as Local,
         operators::{
-            Concat, OkErr,
+            Concat, Concatenate, OkErr,
             generic::{Operator, OutputBuilder, builder_rc::OperatorBuilder},
             vec::Map,
         },
@@ -27,17 +28,21 @@ use timely::{
 };
 
 use crate::{
+    accumulators::Change,
     aggregate::{Aggregation, aggregate},
-    changes::{Publish, Version, crosses, publish},
+    changes::{Publish, Published, Publisher, Version, crosses, publish},
     combine::{Combiner, Contributions, Extremes, combine, combine_with},
-    duplicates::duplicates,
-    entity::entity,
+    duplicates::{DistinctEvents, DistinctStreams, duplicates},
+    entity::{EntityStreams, EntityValues, entity},
     events::{Observation, Outcome, Reject, Withdrawal},
     lateness::Horizon,
-    latest::{Silence, latest},
+    latest::{LatestValues, Silence, latest},
+    live::Live,
     plan::{Plan, Window},
     prepare::{Aside, Batch, Late, Prepare},
+    restored::Restored,
     roll_up::{Levels, roll_up},
+    saved::{Keeping, Recording, Saved},
     tick::Tick,
 };
 
@@ -53,10 +58,29 @@ pub struct Streams<'scope> {
     pub books: StreamVec<'scope, u64, (Outcome, u64)>,
     /// The newest event time seen of a partition, as (topic, partition, time).
     pub reached: StreamVec<'scope, u64, (u16, i32, EventTime)>,
+    /// What snapshots keep, at the epochs whose ticks ask for one.
+    pub saved: StreamVec<'scope, u64, Saved>,
 }
 
-/// Builds the dataflow of `plan`. Each epoch needs its tick on every worker; `live_keys` rises and
-/// falls with the keys in memory.
+/// What a pipeline keeps from epoch to epoch.
+#[derive(Debug)]
+pub struct Memory {
+    /// This worker's part of the state to start with. Ticks and batches begin after its epoch.
+    pub restored: Option<Restored>,
+    /// Whether snapshots are taken.
+    pub recording: Recording,
+    /// Counts what is kept.
+    pub live: Arc<Live>,
+}
+
+impl Default for Memory {
+    /// Starts with nothing and is never written down.
+    fn default() -> Self {
+        Self { restored: None, recording: Recording::Off, live: Arc::default() }
+    }
+}
+
+/// Builds the dataflow of `plan`. Each epoch needs its tick on every worker.
 #[expect(
     clippy::too_many_arguments,
     reason = "what a pipeline is made of, each told apart by its type"
@@ -67,39 +91,37 @@ pub fn build<'scope>(
     grid: &Grid,
     batches: StreamVec<'scope, u64, Batch>,
     ticks: StreamVec<'scope, u64, Tick>,
-    live_keys: &Arc<AtomicI64>,
+    memory: Memory,
 ) -> Streams<'scope> {
-    let (contributions, Notes { rejects, late, books, reached, .. }) =
-        contributions(plan, prepare, batches, &ticks);
-    let aggregation = |name: &str| Aggregation {
-        name: format!("{}: {name}", plan.name),
-        horizon: Horizon::of(plan),
-        extremes: Extremes::of(&plan.slots),
-        retire_keys_max: RETIRE_KEYS_MAX,
-        live_keys: Arc::clone(live_keys),
+    let Memory { restored, recording, live } = memory;
+    let mut keyed = Keyed {
+        plan,
+        ticks,
+        known: restored.unwrap_or_else(Restored::nothing),
+        keeping: Keeping { recording, live },
+        saved: Vec::new(),
     };
-    let cells = aggregate(contributions, ticks.clone(), aggregation("cells"));
+    let (contributions, notes) = contributions(prepare, batches, &mut keyed);
+    let Notes { rejects, late, books, reached, .. } = notes;
+    let cells = keyed.cells(contributions);
     let changes = if plan.roll_up.is_empty() {
         cells
     } else {
         let contributions = roll_up(cells.clone(), Levels::of(grid, &plan.roll_up), plan);
-        cells.concat(aggregate(contributions, ticks.clone(), aggregation("levels")))
+        cells.concat(keyed.levels(contributions))
     };
-    let timing = Publish {
-        horizon: Horizon::of(plan),
-        every_ms: plan.publish_every_ms,
-        keyframe_every_ms: keyframe_every_ms(plan),
-    };
-    Streams { rows: publish(changes, ticks, timing), rejects, late, books, reached }
+    let rows = keyed.published(changes);
+    let saved = keyed.ticks.scope().concatenate(keyed.saved);
+    Streams { rows, rejects, late, books, reached, saved }
 }
 
 /// From batches to what their events contribute.
 fn contributions<'scope>(
-    plan: &Plan,
     prepare: Prepare,
     batches: StreamVec<'scope, u64, Batch>,
-    ticks: &StreamVec<'scope, u64, Tick>,
+    keyed: &mut Keyed<'_, 'scope>,
 ) -> (Contributions<'scope>, Notes<'scope>) {
+    let plan = keyed.plan;
     let reduces = plan.per.is_some() || matches!(plan.window, Window::Latest { .. });
     if !plan.identified && !reduces {
         let batches = at_its_epoch(batches.map(|batch| (batch, 1)));
@@ -118,14 +140,13 @@ fn contributions<'scope>(
     let mut notes = split(notes);
     let observations = if plan.identified {
         let events = observations.map(|(observation, _)| observation);
-        let withdrawals = notes.withdrawals.clone();
-        let distinct = duplicates(events, withdrawals, ticks.clone(), Horizon::of(plan));
+        let distinct = keyed.distinct(events, notes.withdrawals.clone());
         notes.books = notes.books.concat(distinct.books);
         distinct.updates
     } else {
         observations
     };
-    (combine(at_its_epoch(reduced(observations, plan, ticks)), plan), notes)
+    (combine(at_its_epoch(keyed.reduced(observations)), plan), notes)
 }
 
 /// Keys of closed windows that leave memory per epoch and worker: enough to keep up with 100,000
@@ -146,22 +167,93 @@ pub fn is_keyframe(plan: &Plan, tick: &Tick) -> bool {
     keyframe_every_ms(plan).is_some_and(|every_ms| crosses(tick, every_ms))
 }
 
-/// One contribution per entity, where the plan has entities.
-fn reduced<'scope>(
-    observations: Updates<'scope>,
-    plan: &Plan,
-    ticks: &StreamVec<'scope, u64, Tick>,
-) -> Updates<'scope> {
-    let horizon = Horizon::of(plan);
-    match (&plan.window, &plan.per) {
-        (Window::Latest { expire_ms, forget_ms, .. }, _) => {
-            let silence = Silence { expire_ms: *expire_ms, forget_ms: *forget_ms };
-            latest(observations, ticks.clone(), horizon, silence)
+/// Builds what keeps state, with what is known of it already.
+struct Keyed<'a, 'scope> {
+    plan: &'a Plan,
+    ticks: StreamVec<'scope, u64, Tick>,
+    known: Restored,
+    keeping: Keeping,
+    saved: Vec<StreamVec<'scope, u64, Saved>>,
+}
+
+impl<'scope> Keyed<'_, 'scope> {
+    /// Each event once.
+    fn distinct(
+        &mut self,
+        events: StreamVec<'scope, u64, Observation>,
+        withdrawals: StreamVec<'scope, u64, Withdrawal>,
+    ) -> DistinctStreams<'scope> {
+        let known = std::mem::take(&mut self.known.events);
+        let keeping = self.keeping.clone();
+        let ids = DistinctEvents::restored(Horizon::of(self.plan), keeping, known);
+        let distinct = duplicates(events, withdrawals, self.ticks.clone(), ids);
+        self.saved.push(distinct.saved.clone());
+        distinct
+    }
+
+    /// One contribution per entity, where the plan has entities.
+    fn reduced(&mut self, observations: Updates<'scope>) -> Updates<'scope> {
+        let (horizon, keeping) = (Horizon::of(self.plan), self.keeping.clone());
+        let ticks = self.ticks.clone();
+        let EntityStreams { contributions, saved } = match (&self.plan.window, &self.plan.per) {
+            (Window::Latest { expire_ms, forget_ms, .. }, _) => {
+                let silence = Silence { expire_ms: *expire_ms, forget_ms: *forget_ms };
+                let known = std::mem::take(&mut self.known.latest);
+                let known = (self.known.tick.bound_time_ms, known);
+                let entities = LatestValues::restored((horizon, silence), keeping, known);
+                latest(observations, ticks, entities)
+            }
+            (Window::Tumbling { .. }, Some(per)) => {
+                let known = std::mem::take(&mut self.known.entities);
+                let entities = EntityValues::restored((horizon, per.take), keeping, known);
+                entity(observations, ticks, entities)
+            }
+            (Window::Tumbling { .. }, None) => return observations,
+        };
+        self.saved.push(saved);
+        contributions
+    }
+
+    /// What changes in the cells.
+    fn cells(&mut self, contributions: Contributions<'scope>) -> StreamVec<'scope, u64, Change> {
+        let known = self.known.contributions(self.ticks.scope());
+        let aggregation = self.aggregation("cells", self.keeping.clone());
+        let cells = aggregate(contributions.concat(known), self.ticks.clone(), aggregation);
+        self.saved.push(cells.saved);
+        cells.changes
+    }
+
+    /// What changes above the cells. This follows from the cells, also after a restart.
+    fn levels(&self, contributions: Contributions<'scope>) -> StreamVec<'scope, u64, Change> {
+        let keeping = Keeping { recording: Recording::Off, ..self.keeping.clone() };
+        let aggregation = self.aggregation("levels", keeping);
+        aggregate(contributions, self.ticks.clone(), aggregation).changes
+    }
+
+    /// The versions to write.
+    fn published(
+        &mut self,
+        changes: StreamVec<'scope, u64, Change>,
+    ) -> StreamVec<'scope, u64, Version> {
+        let timing = Publish {
+            horizon: Horizon::of(self.plan),
+            every_ms: self.plan.publish_every_ms,
+            keyframe_every_ms: keyframe_every_ms(self.plan),
+        };
+        let publisher = Publisher::restored(timing, std::mem::take(&mut self.known.held));
+        let Published { versions, saved } = publish(changes, self.ticks.clone(), publisher);
+        self.saved.push(saved);
+        versions
+    }
+
+    fn aggregation(&self, name: &str, keeping: Keeping) -> Aggregation {
+        Aggregation {
+            name: format!("{}: {name}", self.plan.name),
+            horizon: Horizon::of(self.plan),
+            extremes: Extremes::of(&self.plan.slots),
+            retire_keys_max: RETIRE_KEYS_MAX,
+            keeping,
         }
-        (Window::Tumbling { .. }, Some(per)) => {
-            entity(observations, ticks.clone(), horizon, per.take)
-        }
-        (Window::Tumbling { .. }, None) => observations,
     }
 }
 

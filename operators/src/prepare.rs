@@ -70,6 +70,9 @@ pub struct Aside {
 
 /// One pipeline's left side.
 pub struct Prepare {
+    /// The pipeline's topics, sorted: their order decides between equal times, and their numbers
+    /// outlive a restart with other pipelines beside this one.
+    topics: Vec<String>,
     select: Select,
     locator: Locator,
     location: Location,
@@ -88,7 +91,10 @@ impl Prepare {
         schema: &Schema,
         grid: Arc<LocatedGrid>,
     ) -> Result<Self, ExpressionError> {
+        let mut topics = plan.topics.clone();
+        topics.sort_unstable();
         Ok(Self {
+            topics,
             select: Select::new(plan, schema)?,
             locator: Locator::new(grid),
             location: plan.location.clone(),
@@ -192,6 +198,7 @@ impl Prepare {
         mut take: impl FnMut(InTime<'_>),
     ) -> u64 {
         let (events, selected) = (rows.events, rows.selected);
+        let topic = self.topic(&batch.records.topic);
         let places = self.places(&selected.columns);
         let mut counted = 0;
         for (index, (row, place)) in selected.kept.iter().zip(places).enumerate() {
@@ -205,7 +212,21 @@ impl Prepare {
             match self.horizon.classify(time, broker_time_ms, &batch.tick) {
                 Timeliness::InTime(window_start) => {
                     counted += 1;
-                    take(InTime { events, selected, row, index, time, window_start, place });
+                    let position = Position {
+                        topic,
+                        partition: events.partition,
+                        offset: events.offsets[row as usize],
+                    };
+                    take(InTime {
+                        events,
+                        selected,
+                        row,
+                        index,
+                        position,
+                        time,
+                        window_start,
+                        place,
+                    });
                 }
                 Timeliness::Late | Timeliness::Future => aside.late.push(Late {
                     topic: Arc::clone(&batch.records.topic),
@@ -217,6 +238,12 @@ impl Prepare {
             }
         }
         counted
+    }
+
+    /// The number of a topic among the pipeline's own.
+    fn topic(&self, name: &str) -> u16 {
+        let index = self.topics.iter().position(|topic| topic == name);
+        index.and_then(|index| u16::try_from(index).ok()).unwrap_or(u16::MAX)
     }
 
     fn places(&self, columns: &RecordBatch) -> Vec<Option<Place>> {
@@ -266,6 +293,7 @@ pub(crate) struct InTime<'a> {
     row: u32,
     /// Its index in the selection.
     index: usize,
+    position: Position,
     time: EventTime,
     pub(crate) window_start: EventTime,
     pub(crate) place: Place,
@@ -286,7 +314,7 @@ impl<'a> InTime<'a> {
         Observation {
             id: self.events.ids.get(self.row as usize).copied(),
             time: self.time,
-            position: position(self.events, self.row),
+            position: self.position,
             key: Key {
                 window_start: self.window_start,
                 place: self.place,
@@ -313,14 +341,6 @@ fn rows_of(columns: &RecordBatch, rows: &UInt32Array) -> RecordBatch {
 fn values(arguments: &[Decimal128Array], row: usize) -> Values {
     let value = |array: &Decimal128Array| array.is_valid(row).then(|| array.value(row));
     arguments.iter().map(value).collect()
-}
-
-fn position(events: &Events, row: u32) -> Position {
-    Position {
-        topic: events.topic,
-        partition: events.partition,
-        offset: events.offsets[row as usize],
-    }
 }
 
 fn reject(batch: &Batch, row: u32, reason: Reason, field: &str, detail: String) -> Reject {

@@ -20,6 +20,7 @@ pub(crate) fn tick(watermark: i64, bound_time_ms: i64) -> Tick {
         bound_time_ms,
         previous_bound_time_ms: i64::MIN,
         watermark: EventTime(watermark),
+        snapshot: false,
     }
 }
 

@@ -15,4 +15,7 @@ pub struct Tick {
     pub previous_bound_time_ms: i64,
     /// The event time that all epochs *before* this one reached: what lateness is judged by.
     pub watermark: EventTime,
+    /// Whether operators write down, at the end of this epoch, what they touched since they last
+    /// did. Not part of the binding: it changes no number.
+    pub snapshot: bool,
 }

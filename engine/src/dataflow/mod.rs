@@ -13,18 +13,17 @@ pub mod source;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use citycell_operators::{
     events::Outcome,
+    live::Live,
     locate::LocatedGrid,
-    pipeline::{self, Streams},
+    pipeline::{self, Memory, Streams},
     prepare::{Batch, Prepare},
+    saved::Recording,
 };
 use citycell_schemas::{Epoch, EventTime};
 use crossbeam_channel::{Receiver, Sender};
@@ -103,8 +102,8 @@ pub struct PipelineWork {
     pub queue: WriteQueue,
     /// The last epoch that is marked already.
     pub marked: Option<Epoch>,
-    /// The keys in memory, on all workers.
-    pub live_keys: Arc<AtomicI64>,
+    /// What this process keeps in memory of it.
+    pub live: Arc<Live>,
 }
 
 /// Builds one worker's dataflow and works until the bindings end.
@@ -208,8 +207,9 @@ fn build_pipeline<'scope>(
         Prepare::new(plan, &decoded.columns, grid.clone()).map_err(|error| error.to_string())?;
     let encoder = RowEncoder::new(Arc::clone(&work.table), plan, Arc::clone(shared.grid.grid()))
         .map_err(|error| error.to_string())?;
-    let Streams { rows, rejects, late, books, reached } =
-        pipeline::build(plan, prepare, shared.grid.grid(), batches, ticks, &work.live_keys);
+    let memory = Memory { restored: None, recording: Recording::Off, live: Arc::clone(&work.live) };
+    let Streams { rows, rejects, late, books, reached, .. } =
+        pipeline::build(plan, prepare, shared.grid.grid(), batches, ticks, memory);
     let outputs =
         rows.map(Output::Row).concat(rejects.map(Output::Reject)).concat(late.map(Output::Late));
     let parts = SinkParts { encoder, queue: work.queue.clone(), marked: work.marked };
@@ -243,7 +243,7 @@ fn mark<'scope>(
     let numbers = work.pipeline.topic_numbers(&shared.topics);
     let topics: BTreeMap<u16, Arc<str>> =
         numbers.map(|number| (number, Arc::clone(&shared.topics[usize::from(number)]))).collect();
-    let (plan, live_keys) = (work.pipeline.plan.clone(), Arc::clone(&work.live_keys));
+    let (plan, live) = (work.pipeline.plan.clone(), Arc::clone(&work.live));
     at_worker_0::per_epoch(
         &format!("{pipeline}: marks"),
         bindings,
@@ -260,7 +260,7 @@ fn mark<'scope>(
                     Entry::Rows(count) => rows += count,
                 }
             }
-            metrics.live_keys(&pipeline, live_keys.load(Ordering::Relaxed));
+            metrics.live(&pipeline, &live);
             let tick = binding.tick(&pipeline);
             let mark = Mark {
                 pipeline: pipeline.clone(),

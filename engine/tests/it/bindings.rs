@@ -24,6 +24,7 @@ fn binding(epoch: u64) -> Binding {
         watermarks: BTreeMap::from([("crowd".to_owned(), EventTime::MIN)]),
         versions: BTreeMap::from([("crowd".to_owned(), "v1".to_owned())]),
         grid: "grid".to_owned(),
+        snapshot: false,
     }
 }
 

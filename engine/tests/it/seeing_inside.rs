@@ -45,6 +45,7 @@ async fn metrics_and_health_follow_the_engine() {
         r#"citycell_records_total{pipeline="crowd_flow",outcome="rejected"} 1"#,
         &format!(r#"citycell_lag_records{{topic="{topic}",partition="0"}}"#),
         r#"citycell_live_keys{pipeline="crowd_flow"}"#,
+        r#"citycell_live_bytes{pipeline="crowd_flow"}"#,
         r#"citycell_watermark_ms{pipeline="crowd_flow"}"#,
         r#"citycell_insert_seconds_count{pipeline="crowd_flow"}"#,
         "citycell_epoch_seconds_count",

@@ -1,18 +1,19 @@
 //! The right-hand side of the dataflow against plain recomputation of everything in every epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use citycell_operators::accumulators::{Accumulators, Change, State};
 use citycell_operators::aggregate::{Aggregation, aggregate};
-use citycell_operators::changes::{Publish, Version, publish};
+use citycell_operators::changes::{Publish, Publisher, Version, publish};
 use citycell_operators::combine::{Extremes, combine};
 use citycell_operators::events::{Observation, Position};
 use citycell_operators::keys::Key;
 use citycell_operators::lateness::Horizon;
+use citycell_operators::live::Live;
 use citycell_operators::plan::{Plan, Slot, Window};
 use citycell_operators::roll_up::{Levels, roll_up};
+use citycell_operators::saved::{Keeping, Recording};
 use citycell_operators::tick::Tick;
 use citycell_schemas::{Level, Place};
 use differential_dataflow::AsCollection;
@@ -63,9 +64,9 @@ impl Case {
 
 fn run(case: Case, slots: &[Slot], all: &[Happening]) -> (Seen, i64) {
     let seen = Arc::new(Mutex::new(Seen::default()));
-    let live_keys = Arc::new(AtomicI64::new(0));
+    let live = Arc::new(Live::default());
     let (all, plan) = (all.to_vec(), case.plan(slots));
-    let (shared, live) = (Arc::clone(&seen), Arc::clone(&live_keys));
+    let (shared, counted) = (Arc::clone(&seen), Arc::clone(&live));
     let guards = timely::execute(timely::Config::process(case.workers), move |worker| {
         let (index, peers) = (worker.index(), worker.peers());
         let horizon = Horizon::of(&plan);
@@ -74,26 +75,24 @@ fn run(case: Case, slots: &[Slot], all: &[Happening]) -> (Seen, i64) {
                 InputHandle::<u64, CapacityContainerBuilder<Vec<(Observation, u64, isize)>>>::new();
             let (ticks_handle, ticks) = scope.new_input::<Tick>();
             let stream = observations.to_stream(scope);
-            let settings = |name: &str, live_keys| Aggregation {
+            let settings = |name: &str| Aggregation {
                 name: name.to_owned(),
                 horizon,
                 extremes: Extremes::of(&plan.slots),
                 retire_keys_max: 3,
-                live_keys,
+                keeping: Keeping { recording: Recording::Off, live: Arc::clone(&counted) },
             };
             let contributions = combine(stream.as_collection(), &plan);
-            let cells =
-                aggregate(contributions, ticks.clone(), settings("cells", Arc::clone(&live)));
+            let cells = aggregate(contributions, ticks.clone(), settings("cells")).changes;
             let levels = Levels::of(&grid(), &[Level::Community, Level::Street]);
             let contributions = roll_up(cells.clone(), levels, &plan);
-            let levels =
-                aggregate(contributions, ticks.clone(), settings("levels", Arc::clone(&live)));
+            let levels = aggregate(contributions, ticks.clone(), settings("levels")).changes;
             let settings = Publish {
                 horizon,
                 every_ms: case.every_ms,
                 keyframe_every_ms: case.keyframe_every_ms,
             };
-            let versions = publish(cells.clone(), ticks, settings);
+            let versions = publish(cells.clone(), ticks, Publisher::new(settings)).versions;
             see(cells, &shared, |seen, row| seen.cells.insert(row));
             let levels = see(levels, &shared, |seen, row| seen.levels.insert(row));
             let versions = see(versions, &shared, |seen, row| seen.versions.insert(row));
@@ -127,7 +126,7 @@ fn run(case: Case, slots: &[Slot], all: &[Happening]) -> (Seen, i64) {
         result.expect("no worker panics");
     }
     let seen = std::mem::take(&mut *seen.lock().unwrap());
-    (seen, live_keys.load(Ordering::Relaxed))
+    (seen, live.keys())
 }
 
 /// Notes what flows by, with its epoch.

@@ -85,8 +85,13 @@ pub(crate) fn happenings(random: &mut StdRng, epochs: u64, windowed: bool) -> Ve
     for epoch in 1..=epochs {
         let previous_bound_time_ms = bound_time_ms;
         bound_time_ms += random.random_range(0..700);
-        let tick =
-            Tick { epoch: Epoch(epoch * 10), bound_time_ms, previous_bound_time_ms, watermark };
+        let tick = Tick {
+            epoch: Epoch(epoch * 10),
+            bound_time_ms,
+            previous_bound_time_ms,
+            watermark,
+            snapshot: false,
+        };
         live.retain(|_, event| !windowed || !is_closed(event.key.window_start, &tick));
         let mut events = Vec::new();
         for _ in 0..random.random_range(0..12) {

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use citycell_operators::duplicates::duplicates;
-use citycell_operators::entity::entity;
+use citycell_operators::duplicates::{DistinctEvents, duplicates};
+use citycell_operators::entity::{EntityValues, entity};
 use citycell_operators::events::{EventId, Observation, Outcome, Position, Withdrawal};
 use citycell_operators::keys::Key;
 use citycell_operators::lateness::{Horizon, Timeliness};
-use citycell_operators::latest::{Silence, latest};
+use citycell_operators::latest::{LatestValues, Silence, latest};
 use citycell_operators::plan::{Location, Per, Plan, Window};
 use citycell_operators::tick::Tick;
 use citycell_schemas::{Epoch, EventTime, Offset, Place};
@@ -96,15 +96,18 @@ impl Source {
             let (events, observations) = scope.new_input();
             let (withdrawals, withdrawn) = scope.new_input();
             let (ticks, ticking) = scope.new_input();
-            let distinct = duplicates(observations, withdrawn, ticking.clone(), horizon);
+            let distinct =
+                duplicates(observations, withdrawn, ticking.clone(), DistinctEvents::new(horizon));
             let updates = match grouping {
                 Grouping::Events { .. } => distinct.updates,
                 Grouping::PerEntity { take, .. } => {
-                    entity(distinct.updates, ticking, horizon, take)
+                    let entities = EntityValues::new(horizon, take);
+                    entity(distinct.updates, ticking, entities).contributions
                 }
                 Grouping::Latest { expire, forget } => {
                     let silence = Silence { expire_ms: expire, forget_ms: forget };
-                    latest(distinct.updates, ticking, horizon, silence)
+                    let entities = LatestValues::new(horizon, silence);
+                    latest(distinct.updates, ticking, entities).contributions
                 }
             };
             updates.inspect_core(each(move |epoch, (observation, diff): &(Observation, isize)| {
@@ -210,6 +213,7 @@ fn tick(binding: &Binding) -> Tick {
         bound_time_ms: binding.bound_time,
         previous_bound_time_ms: binding.previous_bound_time,
         watermark: EventTime(binding.watermark),
+        snapshot: false,
     }
 }
 

@@ -11,7 +11,7 @@ use citycell_operators::decode::{DecodeOptions, Decoder};
 use citycell_operators::events::Outcome;
 use citycell_operators::keys::Key;
 use citycell_operators::locate::LocatedGrid;
-use citycell_operators::pipeline;
+use citycell_operators::pipeline::{self, Memory};
 use citycell_operators::plan::{Argument, Crs, Location, Plan, Slot, Window};
 use citycell_operators::prepare::{Batch, Prepare};
 use citycell_operators::records::Records;
@@ -53,6 +53,7 @@ fn tick(number: i64) -> Tick {
         bound_time_ms: now,
         previous_bound_time_ms: now - EPOCH_MS,
         watermark: EventTime(now - EPOCH_MS),
+        snapshot: false,
     }
 }
 
@@ -79,8 +80,8 @@ fn run(epochs: Vec<Vec<Event>>) -> Seen {
             let (batches_handle, batches) = scope.new_input::<Batch>();
             let (ticks_handle, ticks) = scope.new_input::<Tick>();
             let prepare = prepare.expect("a good plan");
-            let live = Arc::default();
-            let streams = pipeline::build(&people(), prepare, &grid(), batches, ticks, &live);
+            let streams =
+                pipeline::build(&people(), prepare, &grid(), batches, ticks, Memory::default());
             let note = Rc::clone(&seen);
             streams.books.inspect_core(move |event| {
                 if let Ok((stamp, books)) = event {

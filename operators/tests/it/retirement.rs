@@ -1,16 +1,17 @@
-//! Closed windows leave memory: what `live_keys` says, and what the arrangements hold.
+//! Closed windows leave memory: what `Live` says, and what the arrangements hold.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use citycell_operators::aggregate::{Aggregation, aggregate};
 use citycell_operators::combine::{Extremes, combine};
 use citycell_operators::events::{Observation, Position};
 use citycell_operators::keys::Key;
 use citycell_operators::lateness::Horizon;
+use citycell_operators::live::Live;
 use citycell_operators::plan::{Slot, Window};
+use citycell_operators::saved::{Keeping, Recording};
 use citycell_operators::tick::Tick;
 use citycell_schemas::{Epoch, EventTime, Place};
 use differential_dataflow::AsCollection;
@@ -46,7 +47,7 @@ fn run(retire_keys_max: usize) -> Levels {
 
 fn on_worker(worker: &mut Worker, retire_keys_max: usize) -> Levels {
     let held = count_held_updates(worker);
-    let (live, changes) = (Arc::new(AtomicI64::new(0)), Rc::new(RefCell::new(0)));
+    let (live, changes) = (Arc::new(Live::default()), Rc::new(RefCell::new(0)));
     let slots = vec![Slot::Count, Slot::Sum(0), Slot::Max(0)];
     let plan = plan(slots, Window::Tumbling { size_ms: WINDOW_MS });
     let aggregation = Aggregation {
@@ -54,14 +55,14 @@ fn on_worker(worker: &mut Worker, retire_keys_max: usize) -> Levels {
         horizon: Horizon::of(&plan),
         extremes: Extremes::of(&plan.slots),
         retire_keys_max,
-        live_keys: Arc::clone(&live),
+        keeping: Keeping { recording: Recording::Off, live: Arc::clone(&live) },
     };
     let seen = Rc::clone(&changes);
     let (mut observations, mut ticks, probe) = worker.dataflow::<u64, _, _>(|scope| {
         let (observations, stream) = scope.new_input::<(Observation, u64, isize)>();
         let (ticks_handle, ticks) = scope.new_input::<Tick>();
         let changes = aggregate(combine(stream.as_collection(), &plan), ticks, aggregation);
-        let changes = changes.inspect(move |_| *seen.borrow_mut() += 1);
+        let changes = changes.changes.inspect(move |_| *seen.borrow_mut() += 1);
         (observations, ticks_handle, changes.probe().0)
     });
     let mut levels = Levels::new();
@@ -80,7 +81,7 @@ fn on_worker(worker: &mut Worker, retire_keys_max: usize) -> Levels {
         (0..20).for_each(|_| {
             worker.step();
         });
-        levels.push((live.load(Ordering::Relaxed), *held.borrow(), *changes.borrow()));
+        levels.push((live.keys(), *held.borrow(), *changes.borrow()));
     }
     levels
 }
@@ -115,6 +116,7 @@ fn tick(number: i64) -> Tick {
         bound_time_ms: (number + 1) * WINDOW_MS,
         previous_bound_time_ms: number * WINDOW_MS,
         watermark: EventTime(number * WINDOW_MS),
+        snapshot: false,
     }
 }
 
