@@ -12,19 +12,22 @@ use std::{
 
 use citycell_schemas::{Epoch, EventTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     binding::{Binding, PartitionRange},
     clock::now_ms,
+    crash_point::crash_point,
     dataflow::source::Waker,
     http::Readiness,
     kafka::{
         TopicPartition,
-        binding_log::{BindingLog, BindingLogError},
+        binding_log::{BindingLog, BindingLogError, LoggedBinding},
         partitions::PartitionEnds,
         reader::{Fetched, Reader},
     },
     metrics::Metrics,
+    snapshot::{KeeperNotice, PipelineState, Reached},
 };
 
 /// What the binder hears from the rest of the engine.
@@ -41,6 +44,8 @@ pub enum Notice {
     },
     /// A pipeline's mark of an epoch is acknowledged.
     Marked(Epoch, usize),
+    /// All workers' files of a snapshot at the end of this epoch are durable.
+    SnapshotWritten(Epoch),
     /// Partitions that exist.
     Found(BTreeMap<TopicPartition, PartitionEnds>),
     /// Stop once everything in the topics is bound and marked.
@@ -73,6 +78,14 @@ pub struct BinderLimits {
     pub unmarked_max: usize,
 }
 
+/// When snapshots are taken, and where the engine started from.
+pub struct SnapshotPace {
+    /// From one to the next.
+    pub every: Duration,
+    /// Makes manifests of them.
+    pub keeper: UnboundedSender<KeeperNotice>,
+}
+
 /// Cuts epochs until it is told to stop.
 pub struct Binder {
     /// Where bindings are kept.
@@ -97,6 +110,10 @@ pub struct Binder {
     pub metrics: Metrics,
     /// Whether we keep up.
     pub readiness: Readiness,
+    /// When snapshots are taken; never if not said.
+    pub snapshots: Option<SnapshotPace>,
+    /// The state of each pipeline that was known at the start, by index.
+    pub known: BTreeMap<usize, PipelineState>,
 }
 
 /// Hands durable bindings to the dataflow, which ends when this is dropped.
@@ -135,25 +152,47 @@ struct Progress {
     accepted: BTreeMap<(usize, TopicPartition), Instant>,
     live_since: Option<Instant>,
     last: Option<Binding>,
+    /// The snapshot that is being taken.
+    snapshot: Option<Taking>,
+    snapshot_since: Option<Instant>,
     drain_since_ms: Option<i64>,
     draining: bool,
     stopped: bool,
 }
 
+/// A snapshot on its way.
+struct Taking {
+    logged: LoggedBinding,
+    /// Whether the keeper knows of it.
+    begun: bool,
+}
+
 impl Binder {
-    /// Hands out what was bound before, then binds a new epoch at every tick.
+    /// Hands out what was bound before, from the oldest state on that a pipeline starts with, then
+    /// binds a new epoch at every tick.
     ///
     /// # Errors
     /// When the log cannot be read or written; [`BindingLogError::Fenced`] when another engine has
     /// taken over.
     pub fn run(self) -> Result<(), BindingLogError> {
-        let mut progress = Progress::default();
-        for binding in self.log.read()? {
+        let mut progress = Progress { reached: self.known_reached(), ..Progress::default() };
+        let start = self.start();
+        let bindings = match start {
+            Some(state) => self.log.read_from(state.epoch, state.binding_offset)?,
+            None => self.log.read()?,
+        };
+        for logged in bindings {
+            let logged = logged?;
+            if start.is_some_and(|state| logged.binding.epoch <= state.epoch) {
+                progress.decoded = Some(logged.binding.epoch);
+                progress.last = Some(logged.binding);
+                continue;
+            }
             self.wait_for_room(&mut progress);
             if progress.stopped {
                 return Ok(());
             }
-            self.release(binding?, &mut progress);
+            self.release(logged, &mut progress);
         }
         progress.live_since = Some(Instant::now());
         while !progress.stopped {
@@ -167,15 +206,70 @@ impl Binder {
                 break;
             }
             let binding = self.bind(&progress);
-            self.log.append(&binding)?;
-            self.release(binding, &mut progress);
+            crash_point("before_binding");
+            let offset = self.log.append(&binding)?;
+            crash_point("after_binding");
+            self.release(LoggedBinding { binding, offset }, &mut progress);
             self.readiness.set(progress.unmarked.len() < self.limits.unmarked_max);
         }
         self.readiness.set(false);
         Ok(())
     }
 
-    fn release(&self, binding: Binding, progress: &mut Progress) {
+    /// The oldest state that a pipeline starts with: what was bound after it is handed out again.
+    /// None if a pipeline starts with nothing.
+    fn start(&self) -> Option<&PipelineState> {
+        let all = self.known.len() == self.pipelines.len();
+        self.known.values().filter(|_| all).min_by_key(|state| state.epoch)
+    }
+
+    /// What the partitions had shown each pipeline by the epoch of its state.
+    fn known_reached(&self) -> BTreeMap<(usize, TopicPartition), EventTime> {
+        let mut reached = BTreeMap::new();
+        for (index, state) in &self.known {
+            for (topic, name) in (0u16..).zip(self.topics.iter()) {
+                for (partition, time) in state.reached.get(&**name).into_iter().flatten() {
+                    let partition = TopicPartition { topic, partition: *partition };
+                    reached.insert((*index, partition), *time);
+                }
+            }
+        }
+        reached
+    }
+
+    /// The same as it stands now.
+    fn reached(&self, pipeline: usize, progress: &Progress) -> Reached {
+        let mut by_topic = Reached::new();
+        for ((index, partition), time) in &progress.reached {
+            if *index == pipeline {
+                let topic = self.topics[usize::from(partition.topic)].to_string();
+                by_topic.entry(topic).or_default().push((partition.partition, *time));
+            }
+        }
+        by_topic
+    }
+
+    /// Whether a snapshot is taken at the end of this epoch: it is time, the one before is written,
+    /// and no pipeline starts later.
+    fn is_snapshot_due(&self, epoch: Epoch, progress: &Progress) -> bool {
+        let Some(pace) = &self.snapshots else { return false };
+        progress.snapshot.is_none()
+            && progress.snapshot_since.is_none_or(|since| since.elapsed() >= pace.every)
+            && self.known.values().all(|state| epoch > state.epoch)
+    }
+
+    fn release(&self, logged: LoggedBinding, progress: &mut Progress) {
+        let LoggedBinding { mut binding, offset } = logged;
+        let epochs = self.known.iter();
+        let epochs =
+            epochs.map(|(index, state)| (self.pipelines[*index].name.clone(), state.epoch));
+        binding.started_at = Arc::new(epochs.collect());
+        binding.snapshot = self.is_snapshot_due(binding.epoch, progress);
+        if binding.snapshot {
+            let logged = LoggedBinding { binding: binding.clone(), offset };
+            progress.snapshot = Some(Taking { logged, begun: false });
+            progress.snapshot_since = Some(Instant::now());
+        }
         let waiting = (0..self.pipelines.len()).collect();
         progress.unmarked.insert(binding.epoch, (Instant::now(), waiting));
         progress.last = Some(binding.clone());
@@ -238,6 +332,10 @@ impl Binder {
                     *newest = time.max(*newest);
                     progress.accepted.insert((pipeline, partition), Instant::now());
                 }
+                self.begin_snapshot(epoch, progress);
+            }
+            Notice::SnapshotWritten(epoch) => {
+                progress.snapshot.take_if(|taking| taking.logged.binding.epoch <= epoch);
             }
             Notice::Marked(epoch, pipeline) => {
                 let Some((since, waiting)) = progress.unmarked.get_mut(&epoch) else { return };
@@ -251,6 +349,25 @@ impl Binder {
             Notice::Found(partitions) => self.find(&partitions, progress),
             Notice::Drain => progress.draining = true,
             Notice::Stop => progress.stopped = true,
+        }
+    }
+
+    /// Tells the keeper what an epoch's snapshot is as of, once the epoch is decoded and nothing
+    /// later is.
+    fn begin_snapshot(&self, decoded: Epoch, progress: &mut Progress) {
+        let Some(pace) = &self.snapshots else { return };
+        let due = |taking: &&Taking| !taking.begun && taking.logged.binding.epoch == decoded;
+        let Some(Taking { logged, .. }) = progress.snapshot.as_ref().filter(due) else { return };
+        let notice = KeeperNotice::Begun {
+            json: logged.binding.to_value(self.log.topics()),
+            binding: Arc::new(logged.binding.clone()),
+            binding_offset: logged.offset,
+            reached: (0..self.pipelines.len()).map(|index| self.reached(index, progress)).collect(),
+        };
+        // A keeper that is gone was fenced out, and then no snapshot of ours is wanted.
+        let _ = pace.keeper.send(notice);
+        if let Some(taking) = &mut progress.snapshot {
+            taking.begun = true;
         }
     }
 
@@ -299,6 +416,7 @@ impl Binder {
                 .collect(),
             grid: self.grid.clone(),
             snapshot: false,
+            started_at: Arc::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A binding fixes an epoch: which records it holds and what was decided on them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use citycell_operators::tick::Tick;
 use citycell_schemas::{Epoch, EventTime};
@@ -39,6 +39,9 @@ pub struct Binding {
     /// Whether a snapshot is taken at its end. This is no part of what is kept: it is decided anew
     /// each time the epoch is handed out, and changes no number.
     pub snapshot: bool,
+    /// The epoch of each pipeline's state that this engine started with: all processes must have
+    /// started with the same. No part of what is kept either.
+    pub started_at: Arc<BTreeMap<String, Epoch>>,
 }
 
 impl Binding {
@@ -54,9 +57,9 @@ impl Binding {
         }
     }
 
-    /// The binding as one line of JSON, topics by name.
+    /// The binding as JSON, topics by name.
     #[must_use]
-    pub fn to_json(&self, topics: &[impl AsRef<str>]) -> String {
+    pub fn to_value(&self, topics: &[impl AsRef<str>]) -> serde_json::Value {
         let mut by_topic: BTreeMap<&str, Vec<(i32, PartitionRange)>> = BTreeMap::new();
         for (partition, range) in &self.partitions {
             let name = topics[usize::from(partition.topic)].as_ref();
@@ -74,16 +77,28 @@ impl Binding {
             versions: self.versions.clone(),
             grid: self.grid.clone(),
         };
-        serde_json::to_string(&record).expect("maps with text keys are always JSON")
+        serde_json::to_value(&record).expect("maps with text keys are always JSON")
     }
 
-    /// Reads what [`Self::to_json`] wrote; partitions of topics that are no longer read are left
-    /// out.
+    /// Reads what [`Self::to_value`] made as text; partitions of topics that are no longer read are
+    /// left out.
     ///
     /// # Errors
     /// When the bytes are no binding.
     pub fn from_json(bytes: &[u8], topics: &[impl AsRef<str>]) -> Result<Self, serde_json::Error> {
-        let record: Record = serde_json::from_slice(bytes)?;
+        Self::from_value(&serde_json::from_slice(bytes)?, topics)
+    }
+
+    /// Reads what [`Self::to_value`] made; partitions of topics that are no longer read are left
+    /// out.
+    ///
+    /// # Errors
+    /// When the value is no binding.
+    pub fn from_value(
+        value: &serde_json::Value,
+        topics: &[impl AsRef<str>],
+    ) -> Result<Self, serde_json::Error> {
+        let record = Record::deserialize(value)?;
         let mut partitions = BTreeMap::new();
         for (index, topic) in (0u16..).zip(topics) {
             for (partition, range) in record.partitions.get(topic.as_ref()).into_iter().flatten() {
@@ -99,6 +114,7 @@ impl Binding {
             versions: record.versions,
             grid: record.grid,
             snapshot: false,
+            started_at: Arc::default(),
         })
     }
 }

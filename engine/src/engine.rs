@@ -1,14 +1,15 @@
 //! One engine: readers, binder, workers and writers, started together and stopped together.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
     sync::{Arc, Mutex},
     thread::JoinHandle,
     time::Duration,
 };
 
-use citycell_operators::locate::LocatedGrid;
+use citycell_operators::{lateness::Horizon, locate::LocatedGrid};
+use citycell_schemas::Epoch;
 use crossbeam_channel::Sender;
 use rdkafka::error::KafkaError;
 use timely::{CommunicationConfig, Config, WorkerConfig};
@@ -16,7 +17,7 @@ use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
 
 use crate::{
     alarm::Alarm,
-    binder::{Binder, BinderLimits, BoundPipeline, HandOut, Notice},
+    binder::{Binder, BinderLimits, BoundPipeline, HandOut, Notice, SnapshotPace},
     clickhouse::{
         ClickHouse, ClickHouseError, ClickHouseSettings, cells,
         marks::{self, Mark},
@@ -34,6 +35,10 @@ use crate::{
     },
     metrics::Metrics,
     pipeline::Pipeline,
+    snapshot::{
+        self, KeeperNotice, KeeperParts, KeptPipeline, SnapshotError, SnapshotSettings,
+        StartingPoint, Storage, Wanted, WantedPipeline,
+    },
 };
 
 /// Everything an engine needs to know.
@@ -57,6 +62,8 @@ pub struct EngineConfig {
     pub limits: BinderLimits,
     /// Payload bytes that each worker may read ahead.
     pub buffer_bytes_max: usize,
+    /// Where snapshots go, and how often. Without, a restart reads everything from Kafka again.
+    pub snapshots: Option<SnapshotSettings>,
 }
 
 /// One process among several. All are started with the same pipelines, grid and worker count;
@@ -87,6 +94,12 @@ pub enum EngineError {
     /// ClickHouse cannot be reached or refuses.
     #[error(transparent)]
     ClickHouse(#[from] ClickHouseError),
+    /// Snapshots cannot be read or their place cannot be used.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
+    /// Process 0 started with another state than this process.
+    #[error("process 0 started from another snapshot than this process: start all of them again")]
+    OtherStart,
     /// Records that a binding names are no longer in Kafka.
     #[error("records that belong to a bound epoch cannot be read: {0}")]
     Unreadable(#[from] crate::kafka::reader::ReadFailure),
@@ -112,6 +125,8 @@ pub struct RunningEngine {
     pub metrics: Metrics,
     /// Whether it keeps up.
     pub readiness: Readiness,
+    /// The epoch of each pipeline's state that it started with; none of one that started anew.
+    pub started_at: BTreeMap<String, Epoch>,
 }
 
 struct BindingThreads {
@@ -144,6 +159,19 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     reach_kafka(&config)?;
     let clickhouse = ClickHouse::new(&config.clickhouse);
     let (tables, marked) = prepare_tables(&config, &clickhouse).await?;
+    let storage = config.snapshots.as_ref();
+    let storage = storage.map(|settings| Storage::open(&settings.location, &config.deployment));
+    let storage = storage.transpose()?;
+    let log = match config.is_first() {
+        // The deployment is ours from here on: who held it before binds no more.
+        true => {
+            let names = topics.iter().map(ToString::to_string).collect();
+            Some(BindingLog::take_over(&config.kafka, &config.deployment, names).await?)
+        }
+        false => None,
+    };
+    let mut start = starting_point(&config, storage.as_ref(), &tables, &marked).await?;
+    let started_at = start.epochs();
     let (notices, heard) = crossbeam_channel::unbounded();
     let (handed_out, bindings) = crossbeam_channel::unbounded();
     let bindings_waker = Waker::default();
@@ -158,11 +186,32 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         alarm: alarm.clone(),
     };
 
+    let known: Vec<_> = config
+        .pipelines
+        .iter()
+        .map(|pipeline| start.pipelines.get(&pipeline.plan.name))
+        .map(|restored| restored.map(|restored| restored.state.clone()))
+        .collect();
+    let snapshots = storage.map(|storage| {
+        let keeper = config.is_first().then(|| {
+            let kept = kept_pipelines(&config, &tables, &known, &marked);
+            start_keeper(kept, (storage.clone(), start.manifest), &writing, &notices)
+        });
+        let queue =
+            snapshot::start_writer(&writing.runtime, storage, metrics.clone(), alarm.clone());
+        dataflow::SnapshotWork { queue, keeper }
+    });
+    let keeper = snapshots.as_ref().and_then(|snapshots| snapshots.keeper.clone());
+    let pace = keeper.clone().zip(config.snapshots.as_ref());
+    let pace = pace.map(|(keeper, settings)| SnapshotPace { every: settings.every, keeper });
+
     let work = dataflow::Work {
         topics: Arc::clone(&topics),
         grid: Arc::clone(&config.grid),
-        marks: start_marks(&tables, writing.clone(), &notices),
-        pipelines: start_writers(&config, tables, &marked, &writing),
+        marks: start_marks(&tables, writing.clone(), &notices, keeper),
+        pipelines: start_writers(&config, tables, (&marked, &mut start), &writing),
+        snapshots,
+        started_at: started_at.clone(),
         readers: readers.clone(),
         record_wakers,
         bindings: Mutex::new(config.is_first().then_some(bindings)),
@@ -186,10 +235,12 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         hand_out,
         metrics: metrics.clone(),
         readiness: readiness.clone(),
+        snapshots: pace,
+        known: (0..).zip(known).filter_map(|(index, state)| Some((index, state?))).collect(),
     };
-    let binding = match config.is_first() {
-        true => Some(start_binding(&config, binder, &notices, &alarm).await?),
-        false => None,
+    let binding = match log {
+        Some(log) => Some(start_binding(&config, binder(log), &notices, &alarm)?),
+        None => None,
     };
     Ok(RunningEngine {
         workers: spawn("workers", move || run_workers(&config, work))?,
@@ -198,6 +249,7 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         alarm,
         metrics,
         readiness,
+        started_at,
     })
 }
 
@@ -268,6 +320,79 @@ async fn prepare_tables(
     Ok((tables, marked))
 }
 
+/// The newest state that is of use to this process.
+async fn starting_point(
+    config: &EngineConfig,
+    storage: Option<&Storage>,
+    tables: &[Arc<PipelineTable>],
+    marked: &Marked,
+) -> Result<StartingPoint, EngineError> {
+    let Some(storage) = storage else { return Ok(StartingPoint::default()) };
+    let wanted = |(pipeline, table): (&Arc<Pipeline>, &Arc<PipelineTable>)| WantedPipeline {
+        pipeline: Arc::clone(pipeline),
+        version: table.version.clone(),
+        marked: marked.get(&(table.pipeline.clone(), table.version.clone())).copied(),
+    };
+    let pipelines: Vec<_> = config.pipelines.iter().zip(tables).map(wanted).collect();
+    let (process, processes) =
+        config.cluster.as_ref().map_or((0, 1), |all| (all.process, all.addresses.len()));
+    let workers = config.workers.get();
+    let wanted = Wanted {
+        pipelines: &pipelines,
+        first_worker: process * workers,
+        workers,
+        peers: processes * workers,
+        is_first: config.is_first(),
+    };
+    let started = std::time::Instant::now();
+    let start = snapshot::restore(storage, wanted).await?;
+    for (pipeline, epoch) in start.epochs() {
+        let took_ms = started.elapsed().as_millis();
+        tracing::info!(pipeline, epoch = epoch.0, took_ms, "going on from a snapshot");
+    }
+    Ok(start)
+}
+
+fn kept_pipelines(
+    config: &EngineConfig,
+    tables: &[Arc<PipelineTable>],
+    known: &[Option<snapshot::PipelineState>],
+    marked: &Marked,
+) -> Vec<KeptPipeline> {
+    let pipelines = config.pipelines.iter().zip(tables).zip(known);
+    let kept = |((pipeline, table), state): ((&Arc<Pipeline>, &Arc<PipelineTable>), &Option<_>)| {
+        KeptPipeline {
+            name: table.pipeline.clone(),
+            version: table.version.clone(),
+            horizon: Horizon::of(&pipeline.plan),
+            state: state.clone(),
+            marked: marked.get(&(table.pipeline.clone(), table.version.clone())).copied(),
+        }
+    };
+    pipelines.map(kept).collect()
+}
+
+fn start_keeper(
+    pipelines: Vec<KeptPipeline>,
+    (storage, manifest): (Storage, u64),
+    parts: &TaskParts,
+    notices: &Sender<Notice>,
+) -> UnboundedSender<KeeperNotice> {
+    let keeper = KeeperParts {
+        runtime: parts.runtime.clone(),
+        storage,
+        metrics: parts.metrics.clone(),
+        alarm: parts.alarm.clone(),
+        manifest,
+        pipelines,
+    };
+    let notices = notices.clone();
+    snapshot::start_keeper(keeper, move |epoch| {
+        // Nobody listens once the binder is gone.
+        let _ = notices.send(Notice::SnapshotWritten(epoch));
+    })
+}
+
 fn start_readers(
     config: &EngineConfig,
     topics: &Arc<[Arc<str>]>,
@@ -288,6 +413,7 @@ fn start_marks(
     tables: &[Arc<PipelineTable>],
     parts: TaskParts,
     notices: &Sender<Notice>,
+    keeper: Option<UnboundedSender<KeeperNotice>>,
 ) -> UnboundedSender<Mark> {
     let names: Vec<String> = tables.iter().map(|table| table.pipeline.clone()).collect();
     let (metrics, notices) = (parts.metrics.clone(), notices.clone());
@@ -296,6 +422,11 @@ fn start_marks(
         if let Some(index) = names.iter().position(|name| *name == mark.pipeline) {
             // Nobody listens once the binder is gone, and then nothing depends on it.
             let _ = notices.send(Notice::Marked(mark.tick.epoch, index));
+            if let Some(keeper) = &keeper {
+                let epoch = mark.tick.epoch;
+                // A keeper that is gone was fenced out.
+                let _ = keeper.send(KeeperNotice::Marked { pipeline: index, epoch });
+            }
         }
     })
 }
@@ -303,17 +434,19 @@ fn start_marks(
 fn start_writers(
     config: &EngineConfig,
     tables: Vec<Arc<PipelineTable>>,
-    marked: &Marked,
+    (marked, start): (&Marked, &mut StartingPoint),
     parts: &TaskParts,
 ) -> Vec<dataflow::PipelineWork> {
     let start = |(pipeline, table): (&Arc<Pipeline>, Arc<PipelineTable>)| {
         let name = table.pipeline.clone();
+        let restored = start.pipelines.remove(&name).map_or_else(Vec::new, |all| all.workers);
         dataflow::PipelineWork {
             pipeline: Arc::clone(pipeline),
             marked: marked.get(&(name.clone(), table.version.clone())).copied(),
             queue: writer::start(parts.clone(), name),
             table,
             live: Arc::default(),
+            restored: Mutex::new(restored.into_iter().map(Some).collect()),
         }
     };
     config.pipelines.iter().zip(tables).map(start).collect()
@@ -370,16 +503,14 @@ fn find_partitions(
     })
 }
 
-/// Takes the deployment over, then starts the binder and the search for partitions.
-async fn start_binding(
+/// Starts the binder and the search for partitions.
+fn start_binding(
     config: &EngineConfig,
-    binder: impl FnOnce(BindingLog) -> Binder,
+    binder: Binder,
     notices: &Sender<Notice>,
     alarm: &Alarm,
 ) -> Result<BindingThreads, EngineError> {
     let names: Vec<String> = config.topics().iter().map(ToString::to_string).collect();
-    let log = BindingLog::take_over(&config.kafka, &config.deployment, names.clone()).await?;
-    let binder = binder(log);
     let finder = find_partitions(config, names, notices.clone(), alarm.clone())?;
     Ok(BindingThreads { binder: spawn("binder", move || binder.run())?, finder })
 }

@@ -11,11 +11,14 @@ pub mod pipeline;
 
 pub mod alarm;
 mod clock;
+pub mod crash_point;
 pub mod engine;
 
 pub mod binder;
 pub mod binding;
 pub mod kafka;
+
+pub mod snapshot;
 
 pub mod dataflow;
 

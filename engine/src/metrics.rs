@@ -7,6 +7,7 @@ use std::{
 };
 
 use citycell_operators::live::Live;
+use citycell_schemas::Epoch;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{
@@ -52,6 +53,9 @@ pub struct Metrics {
     lag: Family<Partition, Gauge>,
     buffered_bytes: Gauge,
     bound_epochs: Counter,
+    snapshot_epoch: Family<Pipeline, Gauge<u64, AtomicU64>>,
+    snapshot_bytes: Family<Pipeline, Gauge<u64, AtomicU64>>,
+    snapshot_failures: Counter,
     unmarked_epochs: Gauge,
     epoch_seconds: Histogram,
 }
@@ -91,6 +95,9 @@ impl Default for Metrics {
             lag: Family::default(),
             buffered_bytes: Gauge::default(),
             bound_epochs: Counter::default(),
+            snapshot_epoch: Family::default(),
+            snapshot_bytes: Family::default(),
+            snapshot_failures: Counter::default(),
             unmarked_epochs: Gauge::default(),
             epoch_seconds: seconds(),
         };
@@ -104,6 +111,22 @@ impl Default for Metrics {
         registry.register("lag_records", "Records that are not bound yet", m.lag.clone());
         registry.register("bound_epochs", "Epochs bound", m.bound_epochs.clone());
         registry.register("unmarked_epochs", "Bound and not marked", m.unmarked_epochs.clone());
+        registry.register(
+            "snapshot_epoch_ms",
+            "Epoch that a restart would go on from",
+            m.snapshot_epoch.clone(),
+        );
+        registry.register(
+            "snapshot_failures",
+            "Snapshot files not written at once",
+            m.snapshot_failures.clone(),
+        );
+        registry.register_with_unit(
+            "snapshot",
+            "Files that a restart would read",
+            Unit::Bytes,
+            m.snapshot_bytes.clone(),
+        );
         let seconds = Unit::Seconds;
         registry.register_with_unit(
             "insert",
@@ -202,6 +225,16 @@ impl Metrics {
     pub(crate) fn epoch_marked(&self, took: Duration, unmarked: usize) {
         self.epoch_seconds.observe(took.as_secs_f64());
         self.unmarked_epochs.set(i64::try_from(unmarked).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn snapshot_kept(&self, pipeline: &str, epoch: Epoch, bytes: u64) {
+        let label = Pipeline { pipeline: pipeline.to_owned() };
+        self.snapshot_epoch.get_or_create(&label).set(epoch.0);
+        self.snapshot_bytes.get_or_create(&label).set(bytes);
+    }
+
+    pub(crate) fn snapshot_failed(&self) {
+        self.snapshot_failures.inc();
     }
 
     pub(crate) fn lag(&self, topic: &str, partition: i32, records: i64) {

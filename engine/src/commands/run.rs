@@ -20,6 +20,7 @@ use crate::{
     grid, http,
     kafka::KafkaSettings,
     pipeline::Pipeline,
+    snapshot::SnapshotSettings,
 };
 
 use super::{files::FileArgs, store::interrupted};
@@ -74,6 +75,14 @@ pub struct RunArgs {
     /// Payload bytes that each worker may read ahead.
     #[arg(long, default_value = "67108864")]
     buffer_bytes: usize,
+    /// Where snapshots go: a folder, or an object store's URL such as s3://bucket/path, whose
+    /// settings come from its usual environment variables. `none` keeps none; then a restart reads
+    /// everything from Kafka again.
+    #[arg(long, default_value = "citycell-snapshots")]
+    snapshots: String,
+    /// From one snapshot to the next.
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    snapshot_every: Duration,
     /// The address of /metrics, /healthz and /readyz.
     #[arg(long, default_value = "127.0.0.1:8601")]
     listen: SocketAddr,
@@ -136,6 +145,10 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
         cluster: args.process.map(|process| Cluster { process, addresses: args.peers.clone() }),
         limits: BinderLimits { tick: args.tick, idle_after: args.idle_after, unmarked_max: 8 },
         buffer_bytes_max: args.buffer_bytes,
+        snapshots: (args.snapshots != "none").then(|| SnapshotSettings {
+            location: args.snapshots.clone(),
+            every: args.snapshot_every,
+        }),
     })
 }
 

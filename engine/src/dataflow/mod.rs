@@ -3,12 +3,14 @@
 //! ```text
 //! bindings -> records -> decode (once per topic and schema)
 //!                          +-> pipeline (operators::pipeline) -> sink -> marks
+//!                          |     +-> what it keeps -> snapshots
 //!                          +-> pipeline ...
 //! ```
 
 mod at_worker_0;
 mod decoding;
 mod sink;
+mod snapshots;
 pub mod source;
 
 use std::{
@@ -23,7 +25,8 @@ use citycell_operators::{
     locate::LocatedGrid,
     pipeline::{self, Memory, Streams},
     prepare::{Batch, Prepare},
-    saved::Recording,
+    restored::Restored,
+    saved::{Recording, Saved},
 };
 use citycell_schemas::{Epoch, EventTime};
 use crossbeam_channel::{Receiver, Sender};
@@ -57,6 +60,7 @@ use crate::{
     },
     metrics::Metrics,
     pipeline::Pipeline,
+    snapshot::{KeeperNotice, Run, SnapshotQueue},
 };
 
 use decoding::DecodedStream;
@@ -90,6 +94,18 @@ pub struct Work {
     pub alarm: Alarm,
     /// What we show of ourselves.
     pub metrics: Metrics,
+    /// Where snapshots go, if any are taken.
+    pub snapshots: Option<SnapshotWork>,
+    /// The epoch of each pipeline's state that this process starts with.
+    pub started_at: BTreeMap<String, Epoch>,
+}
+
+/// Where snapshots go.
+pub struct SnapshotWork {
+    /// To the task that writes runs.
+    pub queue: SnapshotQueue,
+    /// To the task that makes manifests; in process 0 only.
+    pub keeper: Option<UnboundedSender<KeeperNotice>>,
 }
 
 /// One pipeline of the workers.
@@ -104,6 +120,8 @@ pub struct PipelineWork {
     pub marked: Option<Epoch>,
     /// What this process keeps in memory of it.
     pub live: Arc<Live>,
+    /// The state that each worker of this process starts with; taken when it does.
+    pub restored: Mutex<Vec<Option<Restored>>>,
 }
 
 /// Builds one worker's dataflow and works until the bindings end.
@@ -137,10 +155,11 @@ fn build(scope: Scope<'_, u64>, local: usize, work: &Arc<Work>) -> Result<(), St
     };
     let records = source::records(bindings.clone(), parts);
     let decoded = decoding::decode(&records, work).map_err(|error| error.to_string())?;
-    let mut reports = read_ahead(&bindings, Arc::clone(&work.readers[local]), work.is_cluster);
+    let mut reports = read_ahead(&bindings, local, work);
     for (number, pipeline) in work.pipelines.iter().enumerate() {
         let mine = decoded[&decoding::sharing(&pipeline.pipeline)].clone();
-        let stream = build_pipeline(bindings.clone(), mine, number, pipeline, work)?;
+        let here = Here { pipeline, number, local };
+        let stream = build_pipeline(bindings.clone(), mine, here, work)?;
         reports = reports.concat(stream.map(Report::Reached));
     }
     let notices = work.notices.clone();
@@ -167,16 +186,30 @@ enum Report {
 }
 
 /// How far this worker has read ahead, with every epoch: a binder in another process knows of it
-/// by this only.
+/// by this only. Ends the engine if that process started with another state than this one.
 fn read_ahead<'scope>(
     bindings: &StreamVec<'scope, u64, Binding>,
-    reader: Arc<Reader>,
-    is_cluster: bool,
+    local: usize,
+    work: &Arc<Work>,
 ) -> StreamVec<'scope, u64, Report> {
-    bindings.clone().flat_map(move |_| {
-        let fetched = if is_cluster { reader.fetched() } else { Vec::new() };
+    let (reader, work) = (Arc::clone(&work.readers[local]), Arc::clone(work));
+    bindings.clone().flat_map(move |binding| {
+        if *binding.started_at != work.started_at {
+            work.alarm.ring(EngineError::OtherStart);
+        }
+        let fetched = if work.is_cluster { reader.fetched() } else { Vec::new() };
         fetched.into_iter().map(Report::Fetched)
     })
+}
+
+/// A pipeline on this worker.
+#[derive(Clone, Copy)]
+struct Here<'a> {
+    pipeline: &'a PipelineWork,
+    /// Its number among the pipelines.
+    number: usize,
+    /// The worker's number in its process.
+    local: usize,
 }
 
 /// The newest event time of a partition as one pipeline sees it.
@@ -185,18 +218,25 @@ type Reached = (usize, TopicPartition, EventTime);
 fn build_pipeline<'scope>(
     bindings: StreamVec<'scope, u64, Binding>,
     decoded: DecodedStream<'scope>,
-    number: usize,
-    work: &PipelineWork,
+    here: Here<'_>,
     shared: &Arc<Work>,
 ) -> Result<StreamVec<'scope, u64, Reached>, String> {
+    let Here { pipeline: work, number, .. } = here;
     let plan = &work.pipeline.plan;
+    let memory = here.memory(shared);
+    // What its state holds already is not for it.
+    let since = memory.restored.as_ref().map(|restored| restored.tick.epoch);
+    let is_new = move |binding: &Binding| Some(binding.epoch) > since;
     let name = plan.name.clone();
-    let ticks = bindings.clone().map(move |binding| binding.tick(&name));
+    let new_bindings = bindings.clone().filter(is_new);
+    let ticks = new_bindings.map(move |binding| binding.tick(&name));
     let name = plan.name.clone();
     let topics: BTreeSet<u16> = work.pipeline.topic_numbers(&shared.topics).collect();
     let batches = decoded
         .stream
-        .filter(move |decoded| topics.contains(&decoded.decoded.events.topic))
+        .filter(move |decoded| {
+            topics.contains(&decoded.decoded.events.topic) && is_new(&decoded.binding)
+        })
         .map(move |decoded| Batch {
             tick: decoded.binding.tick(&name),
             records: decoded.records,
@@ -207,17 +247,49 @@ fn build_pipeline<'scope>(
         Prepare::new(plan, &decoded.columns, grid.clone()).map_err(|error| error.to_string())?;
     let encoder = RowEncoder::new(Arc::clone(&work.table), plan, Arc::clone(shared.grid.grid()))
         .map_err(|error| error.to_string())?;
-    let memory = Memory { restored: None, recording: Recording::Off, live: Arc::clone(&work.live) };
-    let Streams { rows, rejects, late, books, reached, .. } =
+    let Streams { rows, rejects, late, books, reached, saved } =
         pipeline::build(plan, prepare, shared.grid.grid(), batches, ticks, memory);
     let outputs =
         rows.map(Output::Row).concat(rejects.map(Output::Reject)).concat(late.map(Output::Late));
     let parts = SinkParts { encoder, queue: work.queue.clone(), marked: work.marked };
     let written = sink::sink(outputs, parts, &format!("{}: rows", plan.name));
     let entries = books.map(Entry::Record).concat(written.map(Entry::Rows));
+    keep(bindings.clone(), saved, here, shared);
     mark(bindings, entries, number, work, shared);
     Ok(reached
         .map(move |(topic, partition, time)| (number, TopicPartition { topic, partition }, time)))
+}
+
+impl Here<'_> {
+    /// What the pipeline keeps on this worker.
+    fn memory(&self, shared: &Work) -> Memory {
+        let mut restored = self.pipeline.restored.lock().unwrap_or_else(PoisonError::into_inner);
+        Memory {
+            restored: restored.get_mut(self.local).and_then(Option::take),
+            recording: if shared.snapshots.is_some() { Recording::On } else { Recording::Off },
+            live: Arc::clone(&self.pipeline.live),
+        }
+    }
+}
+
+/// Writes down what a pipeline keeps, and tells the keeper once all workers' runs are durable.
+fn keep<'scope>(
+    bindings: StreamVec<'scope, u64, Binding>,
+    saved: StreamVec<'scope, u64, Saved>,
+    here: Here<'_>,
+    shared: &Arc<Work>,
+) {
+    let Some(SnapshotWork { queue, keeper }) = &shared.snapshots else { return };
+    let table = &here.pipeline.table;
+    let runs = snapshots::runs(saved, queue.clone(), table);
+    let (keeper, pipeline) = (keeper.clone(), here.number);
+    let name = format!("{}: snapshots", table.pipeline);
+    at_worker_0::per_epoch(&name, bindings, runs, move |binding, runs: Vec<Run>| {
+        if let Some(keeper) = keeper.as_ref().filter(|_| binding.snapshot) {
+            // A keeper that is gone was fenced out.
+            let _ = keeper.send(KeeperNotice::Written { pipeline, epoch: binding.epoch, runs });
+        }
+    });
 }
 
 /// A line of a pipeline's books.

@@ -291,6 +291,8 @@ fn engine_config(
             unmarked_max: 8,
         },
         buffer_bytes_max: 16 << 20,
+        // An earlier demo's state means nothing to this one.
+        snapshots: None,
     }
 }
 

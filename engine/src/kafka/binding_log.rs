@@ -3,15 +3,24 @@
 //! The producer's fencing is what we need: a second engine, or one thawed after a pause, loses at
 //! its next commit and must stop.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use rdkafka::{
-    Offset as KafkaOffset, TopicPartitionList,
+    ClientContext, Message, Offset as KafkaOffset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
-    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
 };
+
+use citycell_schemas::Epoch;
 
 use crate::binding::Binding;
 
@@ -51,6 +60,36 @@ pub enum BindingLogError {
         #[source]
         source: serde_json::Error,
     },
+    /// A snapshot names a binding that the topic does not have.
+    #[error(
+        "the topic of bindings {topic} has no binding of epoch {epoch} at offset {offset}, which the \
+         snapshot goes on from: the snapshots belong to another deployment, or the topic was \
+         deleted. Without the snapshots everything is computed from Kafka again"
+    )]
+    OtherLog {
+        /// The topic.
+        topic: String,
+        /// The epoch.
+        epoch: u64,
+        /// Where it should be.
+        offset: i64,
+    },
+}
+
+/// Learns where a binding was written.
+#[derive(Clone, Default)]
+struct WrittenAt(Arc<AtomicI64>);
+
+impl ClientContext for WrittenAt {}
+
+impl ProducerContext for WrittenAt {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivery: &DeliveryResult<'_>, (): ()) {
+        if let Ok(message) = delivery {
+            self.0.store(message.offset(), Ordering::Release);
+        }
+    }
 }
 
 /// The topic in which a deployment keeps its bindings.
@@ -63,8 +102,17 @@ pub fn topic_of(deployment: &str) -> String {
 pub struct BindingLog {
     topic: String,
     topics: Vec<String>,
-    producer: ThreadedProducer<DefaultProducerContext>,
+    producer: ThreadedProducer<WrittenAt>,
     settings: KafkaSettings,
+}
+
+/// A binding as it stands in the log.
+#[derive(Clone, Debug)]
+pub struct LoggedBinding {
+    /// It.
+    pub binding: Binding,
+    /// Its record's offset.
+    pub offset: i64,
 }
 
 impl BindingLog {
@@ -83,24 +131,24 @@ impl BindingLog {
             move |source| BindingLogError::Kafka { action, topic, source }
         };
         create_topic(settings, &topic).await.map_err(failed("create"))?;
-        let producer: ThreadedProducer<DefaultProducerContext> = settings
+        let producer: ThreadedProducer<WrittenAt> = settings
             .client(&[
                 ("transactional.id", &topic),
                 ("transaction.timeout.ms", "30000"),
                 ("linger.ms", "0"),
             ])
-            .create()
+            .create_with_context(WrittenAt::default())
             .map_err(failed("write to"))?;
         producer.init_transactions(TIMEOUT).map_err(failed("take over"))?;
         Ok(Self { topic, topics, producer, settings: settings.clone() })
     }
 
-    /// Keeps `binding` for good.
+    /// Keeps `binding` for good; yields its record's offset.
     ///
     /// # Errors
     /// [`BindingLogError::Fenced`] when another engine took over.
-    pub fn append(&self, binding: &Binding) -> Result<(), BindingLogError> {
-        let payload = binding.to_json(&self.topics);
+    pub fn append(&self, binding: &Binding) -> Result<i64, BindingLogError> {
+        let payload = binding.to_value(&self.topics).to_string();
         self.producer.begin_transaction().map_err(|error| self.failed("write to", error))?;
         let record = BaseRecord::<(), str>::to(&self.topic).partition(0).payload(payload.as_str());
         self.producer.send(record).map_err(|(error, _)| self.failed("write to", error))?;
@@ -109,9 +157,17 @@ impl BindingLog {
                 Err(KafkaError::Transaction(error)) if error.is_retriable() => {
                     tracing::warn!(%error, "the binding is not committed yet, trying again");
                 }
-                outcome => return outcome.map_err(|error| self.failed("commit to", error)),
+                // Delivered before it is committed, so its place is known.
+                Ok(()) => return Ok(self.producer.context().0.load(Ordering::Acquire)),
+                Err(error) => return Err(self.failed("commit to", error)),
             }
         }
+    }
+
+    /// The topics' names by which bindings are kept.
+    #[must_use]
+    pub fn topics(&self) -> &[String] {
+        &self.topics
     }
 
     /// The bindings kept so far, oldest first.
@@ -119,6 +175,29 @@ impl BindingLog {
     /// # Errors
     /// When Kafka cannot be reached; an unreadable record is an item of its own.
     pub fn read(&self) -> Result<BindingReader, BindingLogError> {
+        let read = self.read_at(None)?;
+        Ok(read.expect("a topic begins at its beginning"))
+    }
+
+    /// The same from the binding of `epoch` on, which must stand at `offset`.
+    ///
+    /// # Errors
+    /// Also [`BindingLogError::OtherLog`] when it does not.
+    pub fn read_from(&self, epoch: Epoch, offset: i64) -> Result<BindingReader, BindingLogError> {
+        let other =
+            || BindingLogError::OtherLog { topic: self.topic.clone(), epoch: epoch.0, offset };
+        let mut reader = self.read_at(Some(offset))?.ok_or_else(other)?;
+        match reader.next().transpose()? {
+            Some(first) if first.binding.epoch == epoch && first.offset == offset => {
+                reader.arrived.push_front(Ok(first));
+                Ok(reader)
+            }
+            _ => Err(other()),
+        }
+    }
+
+    /// None if the topic has no such offset.
+    fn read_at(&self, offset: Option<i64>) -> Result<Option<BindingReader>, BindingLogError> {
         let failed = |error| self.failed("read", error);
         let consumer: BaseConsumer = self
             .settings
@@ -133,16 +212,20 @@ impl BindingLog {
             .map_err(failed)?;
         let (low, end) = consumer.fetch_watermarks(&self.topic, 0, TIMEOUT).map_err(failed)?;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, 0, KafkaOffset::Offset(low)).map_err(failed)?;
+        let start = offset.unwrap_or(low);
+        if !(low..=end).contains(&start) {
+            return Ok(None);
+        }
+        list.add_partition_offset(&self.topic, 0, KafkaOffset::Offset(start)).map_err(failed)?;
         consumer.assign(&list).map_err(failed)?;
-        Ok(BindingReader {
+        Ok(Some(BindingReader {
             queue: BatchQueue::new(consumer, 1024),
             topic: self.topic.clone(),
             topics: self.topics.clone(),
             end_offset: end,
-            at_end: low == end,
+            at_end: start == end,
             arrived: VecDeque::new(),
-        })
+        }))
     }
 
     fn failed(&self, action: &'static str, source: KafkaError) -> BindingLogError {
@@ -169,11 +252,11 @@ pub struct BindingReader {
     topics: Vec<String>,
     end_offset: i64,
     at_end: bool,
-    arrived: VecDeque<Result<Binding, BindingLogError>>,
+    arrived: VecDeque<Result<LoggedBinding, BindingLogError>>,
 }
 
 impl Iterator for BindingReader {
-    type Item = Result<Binding, BindingLogError>;
+    type Item = Result<LoggedBinding, BindingLogError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         // The last offsets are a transaction's control records, so the end is what Kafka calls
@@ -184,9 +267,15 @@ impl Iterator for BindingReader {
                 Delivery::Record(message) => {
                     let bytes = message.payload.unwrap_or_default();
                     let offset = message.offset;
-                    arrived.push_back(Binding::from_json(bytes, topics).map_err(|source| {
-                        BindingLogError::Unreadable { topic: topic.clone(), offset, source }
-                    }));
+                    let binding = Binding::from_json(bytes, topics);
+                    arrived.push_back(match binding {
+                        Ok(binding) => Ok(LoggedBinding { binding, offset }),
+                        Err(source) => Err(BindingLogError::Unreadable {
+                            topic: topic.clone(),
+                            offset,
+                            source,
+                        }),
+                    });
                 }
                 Delivery::End { next_offset, .. } => *at_end = next_offset >= *end_offset,
                 Delivery::Failed { text, .. } => {

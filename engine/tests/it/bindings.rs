@@ -25,6 +25,7 @@ fn binding(epoch: u64) -> Binding {
         versions: BTreeMap::from([("crowd".to_owned(), "v1".to_owned())]),
         grid: "grid".to_owned(),
         snapshot: false,
+        started_at: Default::default(),
     }
 }
 
@@ -45,7 +46,8 @@ async fn a_restart_reads_what_was_bound_and_fences_the_engine_before() {
     assert!(matches!(fenced, BindingLogError::Fenced(_)), "{fenced:?}");
     second.append(&binding(5)).unwrap();
 
-    let read: Vec<Binding> = second.read().unwrap().map(Result::unwrap).collect();
+    let read = second.read().unwrap().map(|logged| logged.unwrap().binding);
+    let read: Vec<Binding> = read.collect();
     assert_eq!(read, [1, 2, 3, 5].map(binding));
 }
 

@@ -122,6 +122,7 @@ pub(crate) fn config(
             unmarked_max: 8,
         },
         buffer_bytes_max: 16 << 20,
+        snapshots: None,
     }
 }
 

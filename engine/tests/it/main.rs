@@ -16,6 +16,7 @@ mod processes;
 mod real_data;
 mod restart;
 mod seeing_inside;
+mod snapshots;
 mod store;
 mod trouble;
 mod way;

@@ -82,7 +82,8 @@ pub(crate) async fn assert_right(store: &TestStore, crowd: &Crowd, bindings: &[B
     let late = "SELECT DISTINCT partition, offset FROM read \
                 WHERE is_event AND status != 'test' AND column < 4 AND closes_at <= watermark";
     let late = store.lines(&format!("{given} {late} ORDER BY ALL")).await;
-    let diverted = "SELECT DISTINCT partition, record_offset FROM late ORDER BY ALL";
+    let diverted = "SELECT DISTINCT partition, record_offset FROM late \
+                    WHERE pipeline = 'crowd_flow' ORDER BY ALL";
     assert_eq!(store.lines(diverted).await, late);
     late.len()
 }

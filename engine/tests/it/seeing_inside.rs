@@ -26,6 +26,8 @@ async fn metrics_and_health_follow_the_engine() {
         engine.readiness.clone(),
     );
     let address = address.await.unwrap();
+    // Plain HTTP, but the client asks for a provider of TLS when it is made.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let get = async |path: &str| {
         let answer = reqwest::get(format!("http://{address}{path}")).await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())

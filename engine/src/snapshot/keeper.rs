@@ -1,0 +1,356 @@
+//! Makes manifests of what the workers wrote, once ClickHouse has what came before it.
+//!
+//! A state as of an epoch is of use only if the epoch's rows are marked: after a restart nothing up
+//! to it is computed again. A pipeline that cannot write keeps its last good state in the manifest, and
+//! its newer runs wait.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, BufWriter},
+    sync::Arc,
+    time::Duration,
+};
+
+use citycell_operators::{lateness::Horizon, restored::Reading, saved::Entry};
+use citycell_schemas::Epoch;
+use tokio::{runtime::Handle, sync::mpsc};
+
+use crate::{alarm::Alarm, binding::Binding, crash_point::crash_point, metrics::Metrics};
+
+use super::{
+    SnapshotError,
+    manifest::{self, Manifest, PipelineState, Reached},
+    merge::Merge,
+    run::{Run, RunWriter},
+    storage::{Storage, local_failed},
+};
+
+/// How many manifests are kept.
+const MANIFESTS: usize = 2;
+/// More runs than this are merged, however small they are.
+const RUNS_MAX: usize = 64;
+/// After what came last, so that one manifest serves all pipelines of an epoch.
+const SETTLE: Duration = Duration::from_millis(100);
+/// After the storage failed.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// What the keeper hears of; pipelines by their index.
+pub enum KeeperNotice {
+    /// An epoch at whose end a snapshot is taken is decoded.
+    Begun {
+        /// Its binding.
+        binding: Arc<Binding>,
+        /// The same as it is kept in the log.
+        json: serde_json::Value,
+        /// Where it stands there.
+        binding_offset: i64,
+        /// What each pipeline's partitions had shown by its end.
+        reached: Vec<Reached>,
+    },
+    /// All workers' runs of an epoch are durable.
+    Written {
+        /// The pipeline.
+        pipeline: usize,
+        /// The epoch.
+        epoch: Epoch,
+        /// The runs.
+        runs: Vec<Run>,
+    },
+    /// An epoch is marked.
+    Marked {
+        /// The pipeline.
+        pipeline: usize,
+        /// The epoch.
+        epoch: Epoch,
+    },
+}
+
+/// What a keeper starts with.
+pub struct KeeperParts {
+    /// Where it runs.
+    pub runtime: Handle,
+    /// Where manifests go.
+    pub storage: Storage,
+    /// What it shows of itself.
+    pub metrics: Metrics,
+    /// Rings if it panics.
+    pub alarm: Alarm,
+    /// The number of the newest manifest there is.
+    pub manifest: u64,
+    /// The pipelines.
+    pub pipelines: Vec<KeptPipeline>,
+}
+
+/// A pipeline as its state is kept.
+#[derive(Clone, Debug)]
+pub struct KeptPipeline {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// When its windows close.
+    pub horizon: Horizon,
+    /// Its state at the start.
+    pub state: Option<PipelineState>,
+    /// The last epoch that was marked at the start.
+    pub marked: Option<Epoch>,
+}
+
+struct Begun {
+    binding: Arc<Binding>,
+    json: serde_json::Value,
+    binding_offset: i64,
+    reached: Vec<Reached>,
+}
+
+struct Keeper {
+    storage: Storage,
+    metrics: Metrics,
+    manifest: u64,
+    pipelines: Vec<KeptPipeline>,
+    marked: Vec<Option<Epoch>>,
+    begun: BTreeMap<Epoch, Begun>,
+    /// Runs that wait for their epoch's mark, by pipeline.
+    waiting: Vec<BTreeMap<Epoch, Vec<Run>>>,
+    /// Whether there is more to say than the last manifest says.
+    changed: bool,
+}
+
+/// Another engine writes manifests of this deployment.
+struct Fenced;
+
+/// Starts the keeper; `written` is called with each epoch of which all pipelines' runs are durable.
+#[must_use]
+pub fn start(
+    parts: KeeperParts,
+    written: impl Fn(Epoch) + Send + Sync + 'static,
+) -> mpsc::UnboundedSender<KeeperNotice> {
+    let (sender, mut notices) = mpsc::unbounded_channel();
+    let KeeperParts { runtime, storage, metrics, alarm, manifest, pipelines } = parts;
+    let mut keeper = Keeper {
+        storage,
+        metrics,
+        manifest,
+        marked: pipelines.iter().map(|pipeline| pipeline.marked).collect(),
+        waiting: pipelines.iter().map(|_| BTreeMap::new()).collect(),
+        begun: BTreeMap::new(),
+        // The first manifest is ours even if it says what the last one said: it fences out whoever
+        // wrote that.
+        changed: pipelines.iter().any(|pipeline| pipeline.state.is_some()),
+        pipelines,
+    };
+    runtime.spawn(async move {
+        let _rings_on_panic = alarm;
+        let mut pause = Duration::ZERO;
+        loop {
+            if keeper.changed && notices.is_empty() {
+                tokio::time::sleep(pause.max(SETTLE)).await;
+                if notices.is_empty() {
+                    match keeper.keep().await {
+                        Ok(Ok(())) => pause = Duration::ZERO,
+                        Ok(Err(Fenced)) => {
+                            tracing::warn!("another engine keeps this deployment's snapshots now");
+                            return;
+                        }
+                        Err(error) => {
+                            keeper.metrics.snapshot_failed();
+                            pause = PAUSE;
+                            let cause = std::error::Error::source(&error).map(ToString::to_string);
+                            tracing::warn!(%error, cause, "no snapshot is complete, trying again");
+                        }
+                    }
+                    if keeper.changed {
+                        continue;
+                    }
+                }
+            }
+            let Some(notice) = notices.recv().await else { return };
+            if let Some(epoch) = keeper.hear(notice) {
+                written(epoch);
+            }
+        }
+    });
+    sender
+}
+
+impl Keeper {
+    /// Takes notice; yields an epoch of which everything is durable now.
+    fn hear(&mut self, notice: KeeperNotice) -> Option<Epoch> {
+        let mut complete = None;
+        match notice {
+            KeeperNotice::Begun { binding, json, binding_offset, reached } => {
+                let begun = Begun { binding, json, binding_offset, reached };
+                self.begun.insert(begun.binding.epoch, begun);
+            }
+            KeeperNotice::Written { pipeline, epoch, runs } => {
+                self.waiting[pipeline].insert(epoch, runs);
+                let is_written = |(index, waiting): (usize, &BTreeMap<Epoch, Vec<Run>>)| {
+                    let state = self.pipelines[index].state.as_ref();
+                    waiting.contains_key(&epoch) || state.is_some_and(|state| state.epoch >= epoch)
+                };
+                complete = self.waiting.iter().enumerate().all(is_written).then_some(epoch);
+            }
+            KeeperNotice::Marked { pipeline, epoch } => {
+                self.marked[pipeline] = self.marked[pipeline].max(Some(epoch));
+            }
+        }
+        for pipeline in 0..self.pipelines.len() {
+            while self.advance(pipeline) {}
+        }
+        let first_waiting = self.waiting.iter().filter_map(|all| all.keys().next()).min().copied();
+        let newest = self.begun.keys().next_back().copied();
+        self.begun.retain(|epoch, _| Some(*epoch) >= first_waiting.or(newest));
+        complete
+    }
+
+    /// Adds the oldest waiting runs of a pipeline to its state, if their epoch is marked.
+    fn advance(&mut self, pipeline: usize) -> bool {
+        let Some(entry) = self.waiting[pipeline].first_entry() else { return false };
+        let epoch = *entry.key();
+        let Some(begun) = self.begun.get(&epoch) else { return false };
+        if self.marked[pipeline] < Some(epoch) {
+            return false;
+        }
+        let kept = &mut self.pipelines[pipeline];
+        let mut runs = kept.state.take().map_or_else(Vec::new, |state| state.runs);
+        runs.extend(entry.remove());
+        kept.state = Some(PipelineState {
+            version: kept.version.clone(),
+            epoch,
+            binding_offset: begun.binding_offset,
+            binding: begun.json.clone(),
+            reached: begun.reached[pipeline].clone(),
+            runs,
+        });
+        self.changed = true;
+        true
+    }
+
+    /// Merges what has grown, writes a manifest and deletes what no manifest needs.
+    async fn keep(&mut self) -> Result<Result<(), Fenced>, SnapshotError> {
+        for pipeline in 0..self.pipelines.len() {
+            self.merge(pipeline).await?;
+        }
+        let states = self.pipelines.iter();
+        let states = states.filter_map(|kept| Some((kept.name.clone(), kept.state.clone()?)));
+        let manifest = Manifest::after(self.manifest, states.collect());
+        crash_point("before_manifest");
+        if !manifest.write(&self.storage).await? {
+            return Ok(Err(Fenced));
+        }
+        crash_point("after_manifest");
+        self.manifest = manifest.number;
+        self.changed = false;
+        let bytes = |state: &PipelineState| state.runs.iter().map(|run| run.bytes).sum::<u64>();
+        for state in &self.pipelines {
+            if let Some(kept) = &state.state {
+                self.metrics.snapshot_kept(&state.name, kept.epoch, bytes(kept));
+            }
+        }
+        Ok(self.prune(&manifest).await?.map_or(Err(Fenced), Ok))
+    }
+
+    /// One run of a pipeline's many, if they have outgrown the one that was merged last.
+    async fn merge(&mut self, pipeline: usize) -> Result<(), SnapshotError> {
+        let kept = &self.pipelines[pipeline];
+        let Some(state) = &kept.state else { return Ok(()) };
+        let bytes = |runs: &[Run]| runs.iter().map(|run| run.bytes).sum::<u64>();
+        let (first, later) = state.runs.split_at(state.runs.len().min(1));
+        let outgrown = state.runs.len() > 2 && bytes(later) >= bytes(first);
+        if !outgrown && state.runs.len() <= RUNS_MAX {
+            return Ok(());
+        }
+        let binding = Binding::from_value(&state.binding, &[""; 0]);
+        let watermark = binding
+            .map_or(citycell_schemas::EventTime::MIN, |binding| binding.tick(&kept.name).watermark);
+        let reading = Reading { horizon: kept.horizon, watermark };
+        let file = format!(
+            "runs/{}-{}/{:013}-{}.merged",
+            kept.name, kept.version, state.epoch.0, self.manifest
+        );
+        let merge = Merge::open(&self.storage, &state.runs).await?;
+        let (epoch, name) = (state.epoch, file.clone());
+        let merged = tokio::task::spawn_blocking(move || merged(merge, reading, name, epoch)).await;
+        let (run, local) = merged.expect("merging does not panic")?;
+        self.storage.put_file(&file, local).await?;
+        if let Some(state) = &mut self.pipelines[pipeline].state {
+            state.runs = vec![run];
+        }
+        Ok(())
+    }
+
+    /// Deletes old manifests and the files that only they named; `None` if somebody else's are newer.
+    async fn prune(&self, newest: &Manifest) -> Result<Option<()>, SnapshotError> {
+        let files = manifest::list(&self.storage).await?;
+        if files.first().and_then(|file| manifest::number_of(file)) > Some(newest.number) {
+            return Ok(None);
+        }
+        let (keep, old) = files.split_at(files.len().min(MANIFESTS));
+        let mut needed: BTreeSet<String> = newest.files().map(str::to_owned).collect();
+        for file in &keep[1..] {
+            // One that cannot be read needs nothing.
+            if let Ok(manifest) = Manifest::read(&self.storage, file).await {
+                needed.extend(manifest.files().map(str::to_owned));
+            }
+        }
+        for file in old {
+            let Ok(manifest) = Manifest::read(&self.storage, file).await else {
+                self.storage.delete(file).await?;
+                continue;
+            };
+            for run in manifest.files().filter(|run| !needed.contains(*run)) {
+                self.storage.delete(run).await?;
+            }
+            self.storage.delete(file).await?;
+        }
+        Ok(Some(()))
+    }
+}
+
+/// Deletes runs that no manifest names: what an engine wrote that ended before its manifest.
+/// Only at the start, by the one engine that holds the deployment.
+///
+/// # Errors
+/// The storage's.
+pub(super) async fn delete_orphans(storage: &Storage) -> Result<(), SnapshotError> {
+    let mut needed = BTreeSet::new();
+    for file in manifest::list(storage).await? {
+        if let Ok(manifest) = Manifest::read(storage, &file).await {
+            needed.extend(manifest.files().map(str::to_owned));
+        }
+    }
+    for file in storage.list("runs").await? {
+        if !needed.contains(&file) {
+            storage.delete(&file).await?;
+        }
+    }
+    Ok(())
+}
+
+fn merged(
+    mut merge: Merge,
+    reading: Reading,
+    file: String,
+    epoch: Epoch,
+) -> Result<(Run, std::fs::File), SnapshotError> {
+    let local = tempfile::tempfile().map_err(local_failed("merge into", &file))?;
+    let out = BufWriter::with_capacity(1 << 16, local);
+    let mut writer = RunWriter::new(out).map_err(local_failed("merge into", &file))?;
+    while let Some(entry) = merge.next()? {
+        // Everything older is in this merge, so what is gone needs no entry.
+        let Some(value) = &entry.value else { continue };
+        let over = reading.is_over(entry.part, &entry.key, value).map_err(|error| {
+            SnapshotError::Damaged { file: file.clone(), reason: error.to_string() }
+        })?;
+        if !over {
+            let entry = Entry { part: entry.part, key: &entry.key, value: Some(value) };
+            writer.push(entry).map_err(local_failed("merge into", &file))?;
+        }
+    }
+    let failed = local_failed("merge into", &file);
+    let finished = writer.finish(file, epoch).and_then(|(run, out)| {
+        let local = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok((run, local))
+    });
+    finished.map_err(failed)
+}
