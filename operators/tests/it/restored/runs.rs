@@ -105,7 +105,7 @@ fn on_workers(city: &Arc<City>, manner: &Manner, restored: Vec<Option<Restored>>
     let shared = Arc::clone(&ran);
     let guards = timely::execute(timely::Config::process(manner.workers), move |worker| {
         let restored = restored.lock().expect("no worker panicked")[worker.index()].take();
-        on_worker(worker, &city, &manner, restored, &shared);
+        on_worker(worker, (&city, &manner), restored, &shared);
     });
     for worker in guards.expect("the workers start").join() {
         worker.expect("no worker panics");
@@ -122,8 +122,7 @@ fn on_workers(city: &Arc<City>, manner: &Manner, restored: Vec<Option<Restored>>
 /// Sends one worker's batches and all ticks of the epochs that the state does not have yet.
 fn on_worker(
     worker: &mut Worker,
-    city: &City,
-    manner: &Manner,
+    (city, manner): (&City, &Manner),
     restored: Option<Restored>,
     ran: &Arc<Mutex<Ran>>,
 ) {
