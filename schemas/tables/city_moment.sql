@@ -2,5 +2,5 @@
 CREATE OR REPLACE VIEW city_moment AS
 SELECT epoch, committed_at, stale
 FROM moments
-ORDER BY epoch DESC, committed_at
+ORDER BY epoch DESC, committed_at DESC
 LIMIT 1

@@ -14,6 +14,8 @@ pub struct Moments {
     pipelines: Vec<Standing>,
     moment: Epoch,
     stale_after: Duration,
+    /// Whether a pipeline has caught up since the moment was said last.
+    caught_up: bool,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,7 @@ impl Moments {
             Standing { name, marked, stale: marked < moment, behind_since: None }
         };
         let pipelines = pipelines.into_iter().map(standing).collect();
-        Self { pipelines, moment, stale_after }
+        Self { pipelines, moment, stale_after, caught_up: false }
     }
 
     /// The names of the stale pipelines.
@@ -97,19 +99,22 @@ impl Moments {
             if stale != standing.stale {
                 standing.stale = stale;
                 standing.behind_since = None;
+                self.caught_up |= !stale;
                 turns.push(Turn { pipeline, stale });
             }
         }
         turns
     }
 
-    /// The new moment, if there is one.
+    /// The new moment, if there is one; the same again if a pipeline has caught up with it.
     pub fn advance(&mut self) -> Option<Moment> {
         let healthy = self.pipelines.iter().filter(|standing| !standing.stale);
         let epoch = healthy.map(|standing| standing.marked).min()?;
-        if epoch <= self.moment {
+        if epoch <= self.moment && !self.caught_up {
             return None;
         }
+        self.caught_up = false;
+        let epoch = epoch.max(self.moment);
         self.moment = epoch;
         Some(Moment { epoch, stale: self.stale().map(str::to_owned).collect() })
     }
@@ -157,6 +162,9 @@ mod tests {
         assert_eq!(moments.turns(start + 2 * AFTER), []);
         moments.marked("other", Epoch(9));
         assert_eq!(moments.turns(start + 2 * AFTER), [Turn { pipeline: 1, stale: false }]);
+        let again = Moment { epoch: Epoch(9), stale: Vec::new() };
+        assert_eq!(moments.advance(), Some(again), "readers see now what it has caught up with");
+        assert_eq!(moments.advance(), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod crowd;
 mod demo;
 mod killed;
 mod oracle;
+mod outage;
 mod pipeline_files;
 mod processes;
 mod real_data;
