@@ -19,6 +19,7 @@ mod restart;
 mod seeing_inside;
 mod snapshots;
 mod store;
+mod torture;
 mod trouble;
 mod way;
 
