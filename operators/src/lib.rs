@@ -26,6 +26,7 @@ mod members;
 
 pub mod accumulators;
 pub mod combine;
+mod sums;
 
 pub mod aggregate;
 mod changed;
