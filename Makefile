@@ -13,6 +13,10 @@ demo: build ## Show a simulated district live, until stopped
 test: store/node_modules ## Run every test, with a real Kafka beside them
 	scripts/test
 
+.PHONY: torture
+torture: store/node_modules ## Kill everything at random (KILLS=, SECONDS=, SEED=), then compare
+	CITYCELL_TORTURE="kills=$(KILLS) seconds=$(SECONDS) seed=$(SEED)" scripts/torture
+
 .PHONY: bench
 bench: prerequisites ## Run the benchmarks at full size
 	cargo build --release --package citycell-benchmarks --bins

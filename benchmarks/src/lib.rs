@@ -8,6 +8,7 @@ pub mod live_cells;
 pub mod live_cells_way;
 pub mod locate;
 pub mod stages;
+pub mod state;
 mod way;
 pub mod whole_way;
 

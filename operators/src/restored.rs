@@ -114,10 +114,7 @@ impl Restored {
     }
 
     /// What the cells' sums and extremes were, as contributions of its epoch.
-    pub(crate) fn contributions<'scope>(
-        &mut self,
-        scope: Scope<'scope, u64>,
-    ) -> Contributions<'scope> {
+    pub fn contributions<'scope>(&mut self, scope: Scope<'scope, u64>) -> Contributions<'scope> {
         let epoch = self.tick.epoch.0;
         let totals = at(scope, epoch, std::mem::take(&mut self.totals));
         let extremes = at(scope, epoch, std::mem::take(&mut self.extremes));

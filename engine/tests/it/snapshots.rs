@@ -137,6 +137,52 @@ async fn going_on_from_snapshots_changes_no_row() {
     as_a_fresh_run(&deployment, bindings.last().unwrap().epoch.0).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_snapshot_is_passed_over_and_without_any_all_is_computed_again() {
+    let deployment = Deployment::new("damaged").await;
+    let mut crowd = Crowd::new(&deployment.topic, 43, 30 * 60_000);
+    run_and_crash(&deployment, &mut crowd, 2).await;
+    // 1. The newest manifest is cut short: the one before is used.
+    let manifests = deployment.manifests();
+    let newest = manifests.last().unwrap();
+    let text = std::fs::read(newest).unwrap();
+    std::fs::write(newest, &text[..text.len() - 2]).unwrap();
+    assert!(run_and_crash(&deployment, &mut crowd, 1).await, "the older snapshot was not used");
+    // 2. A byte of every run is another: nothing is usable, everything comes from Kafka.
+    for run in files(&deployment.folder.path().join(&deployment.topic).join("runs")) {
+        for file in files(&run) {
+            let mut bytes = std::fs::read(&file).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&file, bytes).unwrap();
+        }
+    }
+    let engine = engine::start(deployment.config(2)).await.unwrap();
+    assert!(engine.started_at.is_empty(), "{:?}", engine.started_at);
+    crowd.send(300);
+    engine.drain();
+    wait(engine).await;
+    let bindings = bindings(&deployment.topic).await;
+    assert_right(&deployment.store, &crowd, &bindings).await;
+    nothing_is_said_twice_differently(&deployment.store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_of_another_deployments_log_are_refused() {
+    let deployment = Deployment::new("other-log").await;
+    let mut crowd = Crowd::new(&deployment.topic, 44, 60_000);
+    run_and_crash(&deployment, &mut crowd, 1).await;
+    // The folder of snapshots of a deployment whose log has other bindings.
+    let other = unique("other-log");
+    let from = deployment.folder.path().join(&deployment.topic);
+    std::fs::rename(from, deployment.folder.path().join(&other)).unwrap();
+    let config = EngineConfig { deployment: other.clone(), ..deployment.config(1) };
+    let engine = engine::start(config).await.unwrap();
+    let ended = tokio::task::spawn_blocking(|| engine.wait()).await.unwrap().unwrap_err();
+    let text = ended.to_string();
+    assert!(text.contains(&other) && text.contains("another deployment"), "{text}");
+}
+
 /// A run without snapshots over the same bindings leaves the same behind.
 async fn as_a_fresh_run(deployment: &Deployment, last_epoch: u64) {
     let store = &deployment.store;
