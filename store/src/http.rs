@@ -55,12 +55,17 @@ impl Store {
     /// Loads the engine, opens the data folder and serves it.
     ///
     /// # Errors
-    /// If the library is missing, the folder or the address cannot be used, or this process
-    /// already runs a store. Nothing is left running then.
+    /// If the library is missing, the folder or the address cannot be used, others reach the
+    /// address and a user has no password, or this process already runs a store. Nothing is left
+    /// running then.
     pub async fn start(config: StoreConfig) -> Result<RunningStore, StoreError> {
         let listen = config.listen;
         if config.writer.name == config.reader.name {
             return Err(StoreError::SameUser { name: config.writer.name });
+        }
+        let open = [&config.writer, &config.reader].into_iter().find(|user| user.is_open());
+        if let (Some(user), false) = (open, listen.ip().is_loopback()) {
+            return Err(StoreError::NoPassword { listen, user: user.name.clone() });
         }
         let failed = |source| StoreError::Listen { listen, source };
         let listener = tokio::net::TcpListener::bind(listen).await.map_err(failed)?;
@@ -248,4 +253,29 @@ async fn run_select(
     let tag = response::exception_tag();
     let body = Body::from_stream(running.into_stream(tag.clone()));
     Ok(response::streamed(&heading, &tag, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::User;
+
+    #[tokio::test]
+    async fn an_address_that_others_reach_demands_a_password_of_both_users() {
+        let user =
+            |name: &str, password: &str| User { name: name.into(), password: password.into() };
+        for (writer, reader, open) in [("", "r-secret", "w"), ("w-secret", "", "r"), ("", "", "w")]
+        {
+            let config = StoreConfig {
+                listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+                data: "never-opened".into(),
+                writer: user("w", writer),
+                reader: user("r", reader),
+            };
+            let refused = Store::start(config).await.err().expect("refused").to_string();
+            let expected =
+                format!("others may reach 0.0.0.0:0, and the user {open:?} has no password");
+            assert!(refused.starts_with(&expected), "{refused}");
+        }
+    }
 }
