@@ -5,6 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 use clickhouse::{Client, Compression};
 
+use crate::secret::without_credentials;
+
 /// Where ClickHouse is and who we are there.
 #[derive(Clone)]
 pub struct ClickHouseSettings {
@@ -19,9 +21,10 @@ pub struct ClickHouseSettings {
 }
 
 impl fmt::Debug for ClickHouseSettings {
-    /// Leaves out the password.
+    /// Leaves out the password, also one within the URL.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} as {} in {}", self.url, self.user, self.database)
+        let url = without_credentials(&self.url);
+        write!(formatter, "{url} as {} in {}", self.user, self.database)
     }
 }
 
@@ -29,7 +32,7 @@ impl fmt::Debug for ClickHouseSettings {
 #[derive(Debug, thiserror::Error)]
 #[error("ClickHouse at {url} failed to {action}")]
 pub struct ClickHouseError {
-    /// Where it is.
+    /// Where it is, without credentials.
     pub url: String,
     /// What we tried.
     pub action: String,
@@ -55,7 +58,11 @@ impl ClickHouse {
             .with_user(&settings.user)
             .with_password(&settings.password)
             .with_compression(Compression::None);
-        Self { client, url: settings.url.clone(), database: settings.database.clone() }
+        Self {
+            client,
+            url: without_credentials(&settings.url),
+            database: settings.database.clone(),
+        }
     }
 
     /// Creates the database if it is missing.

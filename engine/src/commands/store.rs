@@ -1,14 +1,16 @@
 //! `citycell store`: ClickHouse itself, embedded, behind its HTTP interface.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{error::Error, net::SocketAddr, path::PathBuf};
 
-use citycell_store::{Store, StoreConfig, StoreError, User};
+use citycell_store::{Store, StoreConfig, User};
 use clap::Args;
+
+use crate::secret::{Secret, SecretError};
 
 /// Serve the embedded ClickHouse until interrupted.
 #[derive(Args, Debug)]
 pub struct StoreArgs {
-    /// The address of the HTTP interface.
+    /// The address of the HTTP interface; one that others reach demands passwords of both users.
     #[arg(long, default_value = "127.0.0.1:8123")]
     listen: SocketAddr,
     /// The folder of the data; created if missing.
@@ -17,28 +19,33 @@ pub struct StoreArgs {
     /// The user who may write and read.
     #[arg(long, default_value = "default")]
     writer: String,
-    /// The writer's password; empty asks for none.
-    #[arg(long, env = "CITYCELL_WRITER_PASSWORD", default_value = "", hide_env_values = true)]
-    writer_password: String,
+    /// A file that holds the writer's password; without it the environment variable
+    /// CITYCELL_WRITER_PASSWORD does. Where neither does, none is asked for.
+    #[arg(long)]
+    writer_password_file: Option<PathBuf>,
     /// The user who may only read.
     #[arg(long, default_value = "reader")]
     reader: String,
-    /// The reader's password; empty asks for none.
-    #[arg(long, env = "CITYCELL_READER_PASSWORD", default_value = "", hide_env_values = true)]
-    reader_password: String,
+    /// A file that holds the reader's password; without it the environment variable
+    /// CITYCELL_READER_PASSWORD does. Where neither does, none is asked for.
+    #[arg(long)]
+    reader_password_file: Option<PathBuf>,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the library, the folder or the address cannot be used.
-pub async fn run(args: StoreArgs) -> Result<(), StoreError> {
-    let user = |name: String, password: &str| User { name, password: password.into() };
+/// When the library, the folder, the address or a password's file cannot be used.
+pub async fn run(args: StoreArgs) -> Result<(), Box<dyn Error>> {
+    let user = |name: String, file: Option<PathBuf>, variable| -> Result<User, SecretError> {
+        let password = Secret::read(file.as_deref(), variable)?.unwrap_or_default();
+        Ok(User { name, password: password.reveal().into() })
+    };
     let store = Store::start(StoreConfig {
         listen: args.listen,
         data: args.data,
-        writer: user(args.writer, &args.writer_password),
-        reader: user(args.reader, &args.reader_password),
+        writer: user(args.writer, args.writer_password_file, "CITYCELL_WRITER_PASSWORD")?,
+        reader: user(args.reader, args.reader_password_file, "CITYCELL_READER_PASSWORD")?,
     })
     .await?;
     eprintln!("ClickHouse answers on http://{}", store.local_addr());
