@@ -5,6 +5,7 @@ pub mod marks;
 pub mod rows;
 pub mod serving;
 pub mod settings;
+pub mod sql;
 pub mod tables;
 pub mod writer;
 

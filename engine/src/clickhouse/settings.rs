@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use clickhouse::{Client, Compression};
 
+use super::sql::identifier;
 use crate::secret::without_credentials;
 
 /// Where ClickHouse is and who we are there.
@@ -70,7 +71,7 @@ impl ClickHouse {
     /// # Errors
     /// When ClickHouse cannot be reached or refuses.
     pub async fn create_database(&self) -> Result<(), ClickHouseError> {
-        let sql = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.database);
+        let sql = format!("CREATE DATABASE IF NOT EXISTS {}", identifier(&self.database));
         self.client.query_raw(&sql).execute().await.map_err(self.failed("create the database"))
     }
 
@@ -106,7 +107,8 @@ impl ClickHouse {
         // A stream may reach over any number of months, which are the tables' partitions; by
         // default ClickHouse refuses more than 100 in one insert, and would do so for ever.
         let sql = format!(
-            "INSERT INTO `{table}` SETTINGS max_partitions_per_insert_block = 0 FORMAT ArrowStream"
+            "INSERT INTO {} SETTINGS max_partitions_per_insert_block = 0 FORMAT ArrowStream",
+            identifier(table)
         );
         let mut insert = self.scoped().insert_formatted_with(sql);
         insert.send(data).await.map_err(self.failed(&action))?;

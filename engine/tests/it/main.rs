@@ -20,6 +20,7 @@ mod secrets;
 mod secure_kafka;
 mod seeing_inside;
 mod snapshots;
+mod sql;
 mod store;
 mod trouble;
 mod way;
