@@ -20,6 +20,7 @@ use crate::config::StoreConfig;
 use crate::engine::{Engine, Session};
 use crate::error::StoreError;
 use crate::exception::Exception;
+use crate::grants::Grants;
 use crate::insert::{self, Incoming, Insert};
 use crate::multipart;
 use crate::parameters;
@@ -59,6 +60,17 @@ impl Store {
     /// address and a user has no password, or this process already runs a store. Nothing is left
     /// running then.
     pub async fn start(config: StoreConfig) -> Result<RunningStore, StoreError> {
+        Self::start_granting(config, Grants::default()).await
+    }
+
+    /// The same with other grants than all that works inside the data folder.
+    ///
+    /// # Errors
+    /// As [`Store::start`].
+    pub async fn start_granting(
+        config: StoreConfig,
+        grants: Grants,
+    ) -> Result<RunningStore, StoreError> {
         let listen = config.listen;
         if config.writer.name == config.reader.name {
             return Err(StoreError::SameUser { name: config.writer.name });
@@ -71,7 +83,7 @@ impl Store {
         let listener = tokio::net::TcpListener::bind(listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let data = config.data.clone();
-        let started = tokio::task::spawn_blocking(move || Engine::start(&data)).await;
+        let started = tokio::task::spawn_blocking(move || Engine::start(&data, &grants)).await;
         let engine = Arc::new(started.expect("starting the engine does not panic")?);
         let queries = AtomicU64::new(0);
         let service = Arc::new(Service { config, engine: Arc::clone(&engine), queries });

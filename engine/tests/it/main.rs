@@ -12,6 +12,7 @@ mod demo;
 mod killed;
 mod oracle;
 mod pipeline_files;
+mod privileges;
 mod processes;
 mod program;
 mod real_data;
