@@ -15,9 +15,9 @@ use rand::{Rng, SeedableRng};
 use crate::locate::{STEPS, tiling};
 
 /// How many records a batch from Kafka has.
-const BATCH: usize = 10_000;
+pub(crate) const BATCH: usize = 10_000;
 /// 2026-03-01T08:00:00+08:00.
-const START_MS: i64 = 1_772_323_200_000;
+pub(crate) const START_MS: i64 = 1_772_323_200_000;
 /// The city's time that an epoch covers: with the full numbers, each sensor sends every 10 s.
 const EPOCH_MS: i64 = 20_000;
 /// Windows last three epochs and close three epochs after their end.
@@ -130,7 +130,9 @@ impl City {
         let mut sensor = |_| {
             let x = random.random_range(extent(size.columns));
             let y = random.random_range(extent(size.rows));
+            // As its events print them: the last decimals decide which side of a border is meant.
             let Coord { x: lon, y: lat } = degrees(coord! {x: x, y: y});
+            let (lon, lat) = (printed(lon), printed(lat));
             let place = grid.locate_point(lon, lat, Crs::Gcj02).expect("cells tile the city");
             Sensor { lon, lat, code: grid.grid().entry(place).code.clone() }
         };
@@ -166,23 +168,39 @@ impl City {
         let number = random.random_range(0..self.sensors.len());
         let sensor = &self.sensors[number];
         let second = (start.0 + random.random_range(0..EPOCH_MS) - START_MS) / 1_000;
-        let (hour, minute, second) = (8 + second / 3_600, second / 60 % 60, second % 60);
         let people = random.random_range(100..1_000);
         let place = match placed_by {
             PlacedBy::Point => {
                 let Sensor { lon, lat, .. } = sensor;
                 format!("\"lon\":{lon:.6},\"lat\":{lat:.6},\"category\":\"shopping mall\"")
             }
-            PlacedBy::Code => {
-                format!("\"gridCode\":\"{}\",\"category\":\"a shopping mall..\"", sensor.code)
-            }
+            PlacedBy::Code => by_code(&sensor.code),
         };
-        format!(
-            "{{\"sensorId\":\"s{number:05}\",\
-             \"dateObserved\":\"2026-03-01T{hour:02}:{minute:02}:{second:02}+08:00\",\
-             {place},\"peopleCount\":{people},\"capacity\":5000}}"
-        )
+        payload(number, second, &place, people)
     }
+}
+
+/// An event of 158 bytes, `second` seconds after the first, in the cell of this code.
+pub(crate) fn payload_by_code(
+    random: &mut StdRng,
+    sensor: usize,
+    second: i64,
+    code: &str,
+) -> String {
+    payload(sensor, second, &by_code(code), random.random_range(100..1_000))
+}
+
+fn by_code(code: &str) -> String {
+    format!("\"gridCode\":\"{code}\",\"category\":\"a shopping mall..\"")
+}
+
+fn payload(sensor: usize, second: i64, place: &str, people: i64) -> String {
+    let (hour, minute, second) = (8 + second / 3_600, second / 60 % 60, second % 60);
+    format!(
+        "{{\"sensorId\":\"s{sensor:05}\",\
+         \"dateObserved\":\"2026-03-01T{hour:02}:{minute:02}:{second:02}+08:00\",\
+         {place},\"peopleCount\":{people},\"capacity\":5000}}"
+    )
 }
 
 /// The decisions of epoch `number`: all that came before is at the watermark.
@@ -203,7 +221,13 @@ fn degrees(point: Coord<f64>) -> Coord<f64> {
     coord! {x: 112.8 + point.x * STEP, y: 28.1 + point.y * STEP}
 }
 
-fn entry(number: usize) -> PlaceEntry {
+/// The coordinate as an event's six decimals write it.
+fn printed(degrees: f64) -> f64 {
+    format!("{degrees:.6}").parse().expect("a number just printed")
+}
+
+/// A cell of this number.
+pub(crate) fn entry(number: usize) -> PlaceEntry {
     PlaceEntry {
         code: format!("430102{number:09}"),
         name: String::new(),

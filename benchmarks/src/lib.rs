@@ -5,8 +5,10 @@ pub mod city;
 pub mod clock;
 pub mod decode;
 pub mod live_cells;
+pub mod live_cells_way;
 pub mod locate;
 pub mod stages;
+mod way;
 pub mod whole_way;
 
 /// As in the program: the standard allocator would flatter neither side.

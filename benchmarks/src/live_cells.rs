@@ -50,7 +50,7 @@ pub const TINY: Size = Size { few: 50, many: 1_000, changed: 50, epochs: 8, roun
 /// What an epoch costs.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveCells {
-    /// Seconds of computing per million changed keys, with few live keys.
+    /// Seconds of computing per million changed keys (of the whole way: events), with few live.
     pub few_s_per_m: f64,
     /// The same with many.
     pub many_s_per_m: f64,

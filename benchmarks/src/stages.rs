@@ -15,7 +15,7 @@ use citycell_operators::prepare::{Batch, Prepare};
 
 use crate::city::{City, PlacedBy, Size, plan};
 use crate::clock::{median, timed};
-use crate::whole_way::decoder;
+use crate::way::decoder;
 
 /// Millions per second of computing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,7 +97,8 @@ fn round(city: &City, size: Size) -> Stages {
         };
         batches.iter().flat_map(|batch| codes(&batch.decoded.events.columns)).collect::<Vec<_>>()
     });
-    assert_eq!(by_point, by_code, "the same sensors, found in two ways");
+    let apart = by_point.iter().zip(&by_code).filter(|(point, code)| point != code).count();
+    assert_eq!((by_point.len(), apart), (by_code.len(), 0), "the same sensors, found in two ways");
     let places = by_point.iter().flatten().map(|place| u64::from(place.0)).sum::<u64>();
     let counted = sums.iter().map(|(_, sums)| sums.contributions().unsigned_abs()).sum::<u64>();
     Stages {

@@ -4,28 +4,15 @@
 //! evaluates `where`, finds the cell, adds up by window and cell, retires windows and hands over
 //! the rows to publish. What is timed is the thread's computing; rounds of both sides alternate.
 
-use std::cell::RefCell;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::rc::Rc;
 use std::sync::Arc;
 
-use citycell_operators::changes::Version;
-use citycell_operators::decode::{DecodeOptions, Decoder};
-use citycell_operators::pipeline::{self, Memory};
 use citycell_operators::plan::Plan;
-use citycell_operators::prepare::{Batch, Prepare};
 use citycell_operators::records::Records;
-use citycell_operators::tick::Tick;
-use citycell_schemas::event::shipped;
-use timely::container::CapacityContainerBuilder;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::Operator;
-use timely::dataflow::operators::vec::Input as _;
-use timely::dataflow::operators::{Inspect, Probe};
 
 use crate::city::{Arrival, City, PlacedBy, Size, plan, plan_per_sensor};
-use crate::clock::{Stopwatch, median, timed};
+use crate::clock::{median, timed};
 use crate::decode::typed;
+use crate::way::Way;
 
 /// One pipeline's figures, in millions of events per second of computing.
 #[derive(Clone, Copy, Debug)]
@@ -99,76 +86,11 @@ fn whole_way(city: &City, events: &Events, plan: &Plan) -> (f64, (u64, u64)) {
     let arrivals = Arc::clone(&events.arrivals);
     let (grid, plan) = (Arc::clone(&city.grid), plan.clone());
     timely::execute_directly(move |worker| {
-        let rows = Rc::new(RefCell::new(Vec::new()));
-        let seen = Rc::clone(&rows);
-        let (mut records, mut ticks, probe) = worker.dataflow::<u64, _, _>(|scope| {
-            let (records_handle, records) = scope.new_input::<(Tick, Rc<Records>)>();
-            let (ticks_handle, ticks) = scope.new_input::<Tick>();
-            let mut decoder = decoder(placed_by);
-            let prepare = Prepare::new(&plan, decoder.columns(), Arc::clone(&grid));
-            let prepare = prepare.expect("a good plan");
-            let batches = records.unary::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
-                Pipeline,
-                "decode",
-                |_, _| {
-                    move |input, output| {
-                        input.for_each(|capability, arrived| {
-                            let batch = |(tick, records): (Tick, Rc<Records>)| {
-                                let decoded = Rc::new(decoder.decode(0, &records));
-                                Batch { tick, records, decoded }
-                            };
-                            output.session(&capability).give_iterator(arrived.drain(..).map(batch));
-                        });
-                    }
-                },
-            );
-            let streams =
-                pipeline::build(&plan, prepare, grid.grid(), batches, ticks, Memory::default());
-            let rows = streams.rows.inspect_core(move |event| {
-                if let Ok((_, rows)) = event {
-                    seen.borrow_mut().append(&mut rows.clone());
-                }
-            });
-            let probe = rows.probe().0;
-            streams.rejects.inspect(|reject| panic!("our own event is refused: {reject:?}"));
-            streams.late.inspect(|late| panic!("our own event is late: {late:?}"));
-            (records_handle, ticks_handle, probe)
-        });
-        let (mut seconds, mut count, mut hash) = (0.0, 0, 0);
-        for (number, arrival) in arrivals.iter().enumerate() {
-            let batches: Vec<_> = arrival.batches.iter().map(|all| Rc::new(all.clone())).collect();
-            let epoch = arrival.tick.epoch.0;
-            let watch = Stopwatch::start();
-            records.advance_to(epoch);
-            ticks.advance_to(epoch);
-            ticks.send(arrival.tick);
-            batches.into_iter().for_each(|batch| records.send((arrival.tick, batch)));
-            records.advance_to(epoch + 1);
-            ticks.advance_to(epoch + 1);
-            worker.step_while(|| probe.less_than(&(epoch + 1)));
-            if number >= size.warm_up {
-                seconds += watch.seconds();
-            }
-            for row in rows.borrow_mut().drain(..) {
-                count += 1;
-                hash = mix(hash, epoch, &row);
-            }
-        }
-        (seconds, (count, hash))
+        let mut way = Way::new(worker, &grid, &plan, placed_by);
+        let seconds = arrivals.iter().map(|arrival| way.run(worker, arrival));
+        let timed_s = seconds.skip(size.warm_up).sum();
+        (timed_s, (way.count, way.hash))
     })
-}
-
-/// A decoder of all fields, as the typed side reads them.
-pub(crate) fn decoder(placed_by: PlacedBy) -> Decoder {
-    let schema = shipped().into_iter().find(|schema| schema.name == "crowd_flow").expect("shipped");
-    Decoder::new(&schema, placed_by.fields(), DecodeOptions::default()).expect("its own fields")
-}
-
-/// Adds a row to a hash that does not depend on the order of an epoch's rows.
-fn mix(hash: u64, epoch: u64, row: &Version) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (epoch, &row.key, &row.state).hash(&mut hasher);
-    hash.wrapping_add(hasher.finish())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     binding::{Binding, PartitionRange},
+    clickhouse::{backlog::Backlog, moments::Turn},
     clock::now_ms,
     crash_point::crash_point,
     dataflow::source::Waker,
@@ -44,6 +45,8 @@ pub enum Notice {
     },
     /// A pipeline's mark of an epoch is acknowledged.
     Marked(Epoch, usize),
+    /// A pipeline no longer holds the others back, or does again.
+    Turned(Turn),
     /// All workers' files of a snapshot at the end of this epoch are durable.
     SnapshotWritten(Epoch),
     /// Partitions that exist.
@@ -74,9 +77,15 @@ pub struct BinderLimits {
     pub tick: Duration,
     /// How long a partition is silent at its end before it no longer holds the watermark back.
     pub idle_after: Duration,
-    /// Epochs that may be bound and not yet marked: beyond this the binder waits.
+    /// Epochs that may be bound and not yet marked by the pipelines that can write: beyond this the
+    /// binder waits.
     pub unmarked_max: usize,
 }
+
+/// Epochs of one pipeline that cannot write: beyond this everybody waits for it.
+const STALE_EPOCHS_MAX: usize = 100_000;
+/// An engine is ready if no epoch waits longer than this for its marks.
+const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// When snapshots are taken, and where the engine started from.
 pub struct SnapshotPace {
@@ -112,6 +121,10 @@ pub struct Binder {
     pub readiness: Readiness,
     /// When snapshots are taken; never if not said.
     pub snapshots: Option<SnapshotPace>,
+    /// What waits for ClickHouse.
+    pub backlog: Backlog,
+    /// The pipelines that start behind the others.
+    pub stale: BTreeSet<usize>,
     /// The state of each pipeline that was known at the start, by index.
     pub known: BTreeMap<usize, PipelineState>,
 }
@@ -152,6 +165,8 @@ struct Progress {
     accepted: BTreeMap<(usize, TopicPartition), Instant>,
     live_since: Option<Instant>,
     last: Option<Binding>,
+    /// The pipelines that hold nobody back, each with the number of its unmarked epochs.
+    stale: BTreeMap<usize, usize>,
     /// The snapshot that is being taken.
     snapshot: Option<Taking>,
     snapshot_since: Option<Instant>,
@@ -175,7 +190,11 @@ impl Binder {
     /// When the log cannot be read or written; [`BindingLogError::Fenced`] when another engine has
     /// taken over.
     pub fn run(self) -> Result<(), BindingLogError> {
-        let mut progress = Progress { reached: self.known_reached(), ..Progress::default() };
+        let mut progress = Progress {
+            reached: self.known_reached(),
+            stale: self.stale.iter().map(|pipeline| (*pipeline, 0)).collect(),
+            ..Progress::default()
+        };
         let start = self.start();
         let bindings = match start {
             Some(state) => self.log.read_from(state.epoch, state.binding_offset)?,
@@ -210,7 +229,8 @@ impl Binder {
             let offset = self.log.append(&binding)?;
             crash_point("after_binding");
             self.release(LoggedBinding { binding, offset }, &mut progress);
-            self.readiness.set(progress.unmarked.len() < self.limits.unmarked_max);
+            let oldest = progress.unmarked.values().next();
+            self.readiness.set(oldest.is_none_or(|(since, _)| since.elapsed() < READY_WITHIN));
         }
         self.readiness.set(false);
         Ok(())
@@ -270,7 +290,9 @@ impl Binder {
             progress.snapshot = Some(Taking { logged, begun: false });
             progress.snapshot_since = Some(Instant::now());
         }
-        let waiting = (0..self.pipelines.len()).collect();
+        let healthy = |pipeline: &usize| !progress.stale.contains_key(pipeline);
+        let waiting = (0..self.pipelines.len()).filter(healthy).collect();
+        progress.stale.values_mut().for_each(|unmarked| *unmarked += 1);
         progress.unmarked.insert(binding.epoch, (Instant::now(), waiting));
         progress.last = Some(binding.clone());
         self.metrics.bound(progress.unmarked.len());
@@ -294,14 +316,21 @@ impl Binder {
     }
 
     fn wait_for_room(&self, progress: &mut Progress) {
-        while !progress.stopped && progress.unmarked.len() >= self.limits.unmarked_max {
+        let is_full = |progress: &Progress| {
+            progress.unmarked.len() >= self.limits.unmarked_max
+                || progress.stale.values().any(|unmarked| *unmarked >= STALE_EPOCHS_MAX)
+                || !self.backlog.has_room()
+        };
+        while !progress.stopped && is_full(progress) {
             self.listen(progress, Duration::from_millis(50));
         }
         self.listen(progress, Duration::ZERO);
     }
 
     fn wait_for_marks(&self, progress: &mut Progress) {
-        while !progress.stopped && !progress.unmarked.is_empty() {
+        let waits =
+            |progress: &Progress| !progress.unmarked.is_empty() || !progress.stale.is_empty();
+        while !progress.stopped && waits(progress) {
             self.listen(progress, Duration::from_millis(50));
         }
     }
@@ -338,17 +367,51 @@ impl Binder {
                 progress.snapshot.take_if(|taking| taking.logged.binding.epoch <= epoch);
             }
             Notice::Marked(epoch, pipeline) => {
-                let Some((since, waiting)) = progress.unmarked.get_mut(&epoch) else { return };
-                waiting.remove(&pipeline);
-                if waiting.is_empty() {
-                    let took = since.elapsed();
-                    progress.unmarked.remove(&epoch);
-                    self.metrics.epoch_marked(took, progress.unmarked.len());
+                if let Some(unmarked) = progress.stale.get_mut(&pipeline) {
+                    *unmarked = unmarked.saturating_sub(1);
+                }
+                self.need_no_mark(progress, pipeline, |unmarked| unmarked == epoch);
+            }
+            Notice::Turned(Turn { pipeline, stale }) => {
+                let name = &self.pipelines[pipeline].name;
+                self.metrics.stale(name, stale);
+                if stale {
+                    tracing::warn!(
+                        pipeline = name,
+                        "cannot write: it is stale and holds nobody back"
+                    );
+                    let waits =
+                        |(_, waiting): &&(Instant, BTreeSet<usize>)| waiting.contains(&pipeline);
+                    let unmarked = progress.unmarked.values().filter(waits).count();
+                    progress.stale.insert(pipeline, unmarked);
+                    self.need_no_mark(progress, pipeline, |_| true);
+                } else {
+                    tracing::info!(pipeline = name, "has caught up");
+                    progress.stale.remove(&pipeline);
                 }
             }
             Notice::Found(partitions) => self.find(&partitions, progress),
             Notice::Drain => progress.draining = true,
             Notice::Stop => progress.stopped = true,
+        }
+    }
+
+    /// Some unmarked epochs no longer wait for this pipeline.
+    fn need_no_mark(
+        &self,
+        progress: &mut Progress,
+        pipeline: usize,
+        concerns: impl Fn(Epoch) -> bool,
+    ) {
+        let mut done = Vec::new();
+        for (epoch, (since, waiting)) in &mut progress.unmarked {
+            if concerns(*epoch) && waiting.remove(&pipeline) && waiting.is_empty() {
+                done.push((*epoch, since.elapsed()));
+            }
+        }
+        for (epoch, took) in done {
+            progress.unmarked.remove(&epoch);
+            self.metrics.epoch_marked(took, progress.unmarked.len());
         }
     }
 

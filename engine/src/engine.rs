@@ -19,8 +19,11 @@ use crate::{
     alarm::Alarm,
     binder::{Binder, BinderLimits, BoundPipeline, HandOut, Notice, SnapshotPace},
     clickhouse::{
-        ClickHouse, ClickHouseError, ClickHouseSettings, cells,
-        marks::{self, Mark},
+        ClickHouse, ClickHouseError, ClickHouseSettings,
+        backlog::{Backlog, BacklogLimits},
+        cells,
+        marks::{self, Mark, MarkingParts},
+        moments::Moments,
         serving::{self, Candidate, Marked},
         tables::{self, PipelineTable},
         writer::{self, TaskParts},
@@ -62,8 +65,28 @@ pub struct EngineConfig {
     pub limits: BinderLimits,
     /// Payload bytes that each worker may read ahead.
     pub buffer_bytes_max: usize,
+    /// How rows wait for ClickHouse.
+    pub writing: WritingLimits,
     /// Where snapshots go, and how often. Without, a restart reads everything from Kafka again.
     pub snapshots: Option<SnapshotSettings>,
+}
+
+/// How rows wait for ClickHouse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WritingLimits {
+    /// How much may wait.
+    pub backlog: BacklogLimits,
+    /// A pipeline that marks nothing for this long while others do no longer holds them back.
+    pub stale_after: Duration,
+}
+
+impl Default for WritingLimits {
+    /// 64 MiB in memory and 4 GiB in all; stale after 10 s.
+    fn default() -> Self {
+        let folder = std::env::temp_dir();
+        let backlog = BacklogLimits { memory_bytes_max: 64 << 20, bytes_max: 4 << 30, folder };
+        Self { backlog, stale_after: Duration::from_secs(10) }
+    }
 }
 
 /// One process among several. All are started with the same pipelines, grid and worker count;
@@ -214,11 +237,15 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let pace = keeper.clone().zip(config.snapshots.as_ref());
     let pace = pace.map(|(keeper, settings)| SnapshotPace { every: settings.every, keeper });
 
+    let backlog = Backlog::new(config.writing.backlog.clone(), metrics.clone());
+    let marking = marking(&config, &writing, (&tables, &marked), &notices, keeper).await?;
+    let stale = marking.moments.stale_indices().collect();
+
     let work = dataflow::Work {
         topics: Arc::clone(&topics),
         grid: Arc::clone(&config.grid),
-        marks: start_marks(&tables, writing.clone(), &notices, keeper),
-        pipelines: start_writers(&config, tables, (&marked, &mut start), &writing),
+        marks: marks::start(marking),
+        pipelines: start_writers(&config, tables, (&marked, &mut start), (&writing, &backlog)),
         snapshots,
         started_at: started_at.clone(),
         readers: readers.clone(),
@@ -245,6 +272,8 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         snapshots: pace,
+        backlog,
+        stale,
         known: (0..).zip(known).filter_map(|(index, state)| Some((index, state?))).collect(),
     };
     let binding = match log {
@@ -418,25 +447,42 @@ fn start_readers(
     Ok((wakers, readers))
 }
 
-fn start_marks(
-    tables: &[Arc<PipelineTable>],
-    parts: TaskParts,
+/// Marks, the city's moments, and who hears of them.
+async fn marking(
+    config: &EngineConfig,
+    parts: &TaskParts,
+    (tables, marked): (&[Arc<PipelineTable>], &Marked),
     notices: &Sender<Notice>,
     keeper: Option<UnboundedSender<KeeperNotice>>,
-) -> UnboundedSender<Mark> {
+) -> Result<MarkingParts, EngineError> {
+    let (moment, last_committed_ms) = marks::last_moment(&parts.clickhouse).await?;
     let names: Vec<String> = tables.iter().map(|table| table.pipeline.clone()).collect();
-    let (metrics, notices) = (parts.metrics.clone(), notices.clone());
-    marks::start(parts, move |mark| {
+    let standing = tables.iter().map(|table| {
+        let key = (table.pipeline.clone(), table.version.clone());
+        (table.pipeline.clone(), marked.get(&key).copied())
+    });
+    let moments = Moments::new(standing, moment, config.writing.stale_after);
+    let (metrics, of_marks, of_turns) = (parts.metrics.clone(), notices.clone(), notices.clone());
+    let written = move |mark: &Mark| {
         metrics.marked(mark);
-        if let Some(index) = names.iter().position(|name| *name == mark.pipeline) {
-            // Nobody listens once the binder is gone, and then nothing depends on it.
-            let _ = notices.send(Notice::Marked(mark.tick.epoch, index));
-            if let Some(keeper) = &keeper {
-                let epoch = mark.tick.epoch;
-                // A keeper that is gone was fenced out.
-                let _ = keeper.send(KeeperNotice::Marked { pipeline: index, epoch });
-            }
+        let Some(index) = names.iter().position(|name| *name == mark.pipeline) else { return };
+        // Nobody listens once the binder is gone, and then nothing depends on it.
+        let _ = of_marks.send(Notice::Marked(mark.tick.epoch, index));
+        if let Some(keeper) = &keeper {
+            let epoch = mark.tick.epoch;
+            // A keeper that is gone was fenced out.
+            let _ = keeper.send(KeeperNotice::Marked { pipeline: index, epoch });
         }
+    };
+    let turned = move |turn| {
+        let _ = of_turns.send(Notice::Turned(turn));
+    };
+    Ok(MarkingParts {
+        parts: parts.clone(),
+        moments,
+        last_committed_ms,
+        written: Box::new(written),
+        turned: Box::new(turned),
     })
 }
 
@@ -444,7 +490,7 @@ fn start_writers(
     config: &EngineConfig,
     tables: Vec<Arc<PipelineTable>>,
     (marked, start): (&Marked, &mut StartingPoint),
-    parts: &TaskParts,
+    (parts, backlog): (&TaskParts, &Backlog),
 ) -> Vec<dataflow::PipelineWork> {
     let start = |(pipeline, table): (&Arc<Pipeline>, Arc<PipelineTable>)| {
         let name = table.pipeline.clone();
@@ -452,7 +498,7 @@ fn start_writers(
         dataflow::PipelineWork {
             pipeline: Arc::clone(pipeline),
             marked: marked.get(&(name.clone(), table.version.clone())).copied(),
-            queue: writer::start(parts.clone(), name),
+            queue: writer::start(parts.clone(), name, backlog.clone()),
             table,
             live: Arc::default(),
             restored: Mutex::new(restored.into_iter().map(Some).collect()),

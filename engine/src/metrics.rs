@@ -53,6 +53,9 @@ pub struct Metrics {
     lag: Family<Partition, Gauge>,
     buffered_bytes: Gauge,
     bound_epochs: Counter,
+    stale: Family<Pipeline, Gauge>,
+    backlog_memory: Gauge,
+    backlog_disk: Gauge,
     snapshot_epoch: Family<Pipeline, Gauge<u64, AtomicU64>>,
     snapshot_bytes: Family<Pipeline, Gauge<u64, AtomicU64>>,
     snapshot_failures: Counter,
@@ -95,6 +98,9 @@ impl Default for Metrics {
             lag: Family::default(),
             buffered_bytes: Gauge::default(),
             bound_epochs: Counter::default(),
+            stale: Family::default(),
+            backlog_memory: Gauge::default(),
+            backlog_disk: Gauge::default(),
             snapshot_epoch: Family::default(),
             snapshot_bytes: Family::default(),
             snapshot_failures: Counter::default(),
@@ -111,6 +117,13 @@ impl Default for Metrics {
         registry.register("lag_records", "Records that are not bound yet", m.lag.clone());
         registry.register("bound_epochs", "Epochs bound", m.bound_epochs.clone());
         registry.register("unmarked_epochs", "Bound and not marked", m.unmarked_epochs.clone());
+        registry.register("stale", "1 if the pipeline holds nobody back", m.stale.clone());
+        for (name, help, gauge) in [
+            ("backlog_memory", "Rows that wait for ClickHouse in memory", &m.backlog_memory),
+            ("backlog_disk", "Rows that wait for ClickHouse on disk", &m.backlog_disk),
+        ] {
+            registry.register_with_unit(name, help, Unit::Bytes, gauge.clone());
+        }
         registry.register(
             "snapshot_epoch_ms",
             "Epoch that a restart would go on from",
@@ -225,6 +238,16 @@ impl Metrics {
     pub(crate) fn epoch_marked(&self, took: Duration, unmarked: usize) {
         self.epoch_seconds.observe(took.as_secs_f64());
         self.unmarked_epochs.set(i64::try_from(unmarked).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn stale(&self, pipeline: &str, stale: bool) {
+        let label = Pipeline { pipeline: pipeline.to_owned() };
+        self.stale.get_or_create(&label).set(i64::from(stale));
+    }
+
+    pub(crate) fn backlog(&self, in_memory: u64, on_disk: u64) {
+        self.backlog_memory.set(i64::try_from(in_memory).unwrap_or(i64::MAX));
+        self.backlog_disk.set(i64::try_from(on_disk).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn snapshot_kept(&self, pipeline: &str, epoch: Epoch, bytes: u64) {

@@ -12,42 +12,33 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::plan::{Plan, Slot};
+use crate::sums::{Sum, Sums};
 
 /// The largest absolute value of an argument, in units of 10^-scale: 10^18 at the default scale.
 pub const VALUE_MAX: i128 = 1_000_000_000_000_000_000_000_000;
 
-/// The sum of one argument over the contributions in which it is not null.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-struct Sum {
-    total: i128,
-    values: i64,
-}
-
 /// The number of contributions and one sum per argument.
 ///
-/// The sums lie in a box: docs/experiments/accumulators.md compares it with inline widths.
+/// How the sums lie in memory is the matter of `Sums`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Accumulators {
     contributions: i64,
-    sums: Box<[Sum]>,
+    sums: Sums,
 }
 
 impl Accumulators {
     /// The group's zero for this number of arguments.
     #[must_use]
     pub fn none(arguments: usize) -> Self {
-        Self { contributions: 0, sums: vec![Sum::default(); arguments].into_boxed_slice() }
+        Self { contributions: 0, sums: Sums::none(arguments) }
     }
 
     /// Adds one event (or entity) `sign` times: -1 takes it back.
     pub fn contribute(&mut self, values: &[Option<i128>], sign: i64) {
         self.contributions = self.contributions.wrapping_add(sign);
-        for (sum, value) in self.sums.iter_mut().zip(values) {
+        for (sum, value) in self.sums.as_mut_slice().iter_mut().zip(values) {
             if let Some(value) = value {
-                sum.total = sum.total.wrapping_add(value.wrapping_mul(i128::from(sign)));
-                sum.values = sum.values.wrapping_add(sign);
+                sum.add(*value, 1, sign);
             }
         }
     }
@@ -60,29 +51,35 @@ impl Accumulators {
 
     /// What they take in memory.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.sums)
+        size_of::<Self>() + self.sums.boxed_bytes()
+    }
+
+    fn sum(&self, argument: usize) -> &Sum {
+        &self.sums.as_slice()[argument]
     }
 
     /// Adds `other` (`sign` 1) or takes it away (-1).
     pub(crate) fn add_times(&mut self, other: &Self, sign: i64) {
         // The zero of `Monoid` knows no width; it grows to the first that is added.
-        if self.sums.len() < other.sums.len() {
-            let mut sums = self.sums.to_vec();
-            sums.resize(other.sums.len(), Sum::default());
-            self.sums = sums.into_boxed_slice();
+        let more = other.sums.as_slice();
+        if self.sums.as_slice().len() < more.len() {
+            let mut wider = Sums::none(more.len());
+            for (sum, before) in wider.as_mut_slice().iter_mut().zip(self.sums.as_slice()) {
+                *sum = *before;
+            }
+            self.sums = wider;
         }
         self.contributions =
             self.contributions.wrapping_add(other.contributions.wrapping_mul(sign));
-        for (sum, more) in self.sums.iter_mut().zip(&other.sums) {
-            sum.total = sum.total.wrapping_add(more.total.wrapping_mul(i128::from(sign)));
-            sum.values = sum.values.wrapping_add(more.values.wrapping_mul(sign));
+        for (sum, more) in self.sums.as_mut_slice().iter_mut().zip(more) {
+            sum.add(more.total(), more.values(), sign);
         }
     }
 }
 
 impl IsZero for Accumulators {
     fn is_zero(&self) -> bool {
-        self.contributions == 0 && self.sums.iter().all(|sum| *sum == Sum::default())
+        self.contributions == 0 && self.sums.as_slice().iter().all(|sum| *sum == Sum::default())
     }
 }
 
@@ -100,7 +97,7 @@ impl Monoid for Accumulators {
 
 impl Abelian for Accumulators {
     fn negate(&mut self) {
-        let mut negated = Self::none(self.sums.len());
+        let mut negated = Self::none(self.sums.as_slice().len());
         negated.add_times(self, -1);
         *self = negated;
     }
@@ -143,9 +140,9 @@ pub fn finish(plan: &Plan, state: &State) -> Vec<Option<f64>> {
         .iter()
         .map(|slot| match *slot {
             Slot::Count => Some(state.totals.contributions as f64),
-            Slot::CountOf(argument) => Some(state.totals.sums[argument].values as f64),
+            Slot::CountOf(argument) => Some(state.totals.sum(argument).values() as f64),
             Slot::Sum(argument) => quotient(plan, &state.totals, argument, |_| 1),
-            Slot::Mean(argument) => quotient(plan, &state.totals, argument, |sum| sum.values),
+            Slot::Mean(argument) => quotient(plan, &state.totals, argument, Sum::values),
             Slot::Min(argument) | Slot::Max(argument) => {
                 let extreme = extremes.next().copied().flatten();
                 extreme.map(|value| value as f64 / unit(plan, argument) as f64)
@@ -161,9 +158,9 @@ fn quotient(
     argument: usize,
     divisor: impl Fn(&Sum) -> i64,
 ) -> Option<f64> {
-    let sum = &totals.sums[argument];
+    let sum = totals.sum(argument);
     let by = unit(plan, argument).wrapping_mul(i128::from(divisor(sum)));
-    (sum.values != 0).then(|| sum.total as f64 / by as f64)
+    (sum.values() != 0).then(|| sum.total() as f64 / by as f64)
 }
 
 fn unit(plan: &Plan, argument: usize) -> i128 {

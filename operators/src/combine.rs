@@ -20,7 +20,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
 use crate::accumulators::Accumulators;
 use crate::events::Observation;
-use crate::keys::Key;
+use crate::keys::{Key, compare_groups};
 use crate::plan::{Plan, Slot};
 
 /// How many different keys of one epoch wait on a worker before they are sent on.
@@ -193,7 +193,7 @@ impl Combiner {
 
     fn entry(&mut self, window_start: EventTime, place: Place, group: &[u8]) -> &mut Accumulators {
         let groups = self.totals.entry((window_start, place)).or_default();
-        let found = groups.binary_search_by(|(known, _)| known.as_ref().cmp(group));
+        let found = groups.binary_search_by(|(known, _)| compare_groups(known, group));
         let index = found.unwrap_or_else(|index| {
             self.keys += 1;
             groups.insert(index, (group.into(), Accumulators::none(self.arguments)));
@@ -240,7 +240,8 @@ where
         OutputBuilder::<u64, CapacityContainerBuilder<Vec<_>>>::from(extremes_output);
     let mut notes_output =
         OutputBuilder::<u64, CapacityContainerBuilder<Vec<N>>>::from(notes_output);
-    let empty = Combiner::new(plan);
+    let mut spare = Combiner::new(plan);
+    let empty = spare.clone();
 
     builder.build(move |_| {
         let mut waiting: BTreeMap<u64, (Capability<u64>, Capability<u64>, Combiner)> =
@@ -268,7 +269,7 @@ where
                 for (record, epoch, count) in records.drain(..) {
                     let (totals, extremes, combiner) = waiting.entry(epoch).or_insert_with(|| {
                         let delayed = |port| capability.delayed(&epoch, port);
-                        (delayed(0), delayed(1), empty.clone())
+                        (delayed(0), delayed(1), std::mem::replace(&mut spare, empty.clone()))
                     });
                     notes.give_iterator(add(combiner, record, count));
                     if combiner.len() >= KEYS_MAX {
@@ -283,6 +284,8 @@ where
                 }
                 let (epoch, (totals, extremes, mut combiner)) = entry.remove_entry();
                 send(epoch, (&totals, &extremes), combiner.drain());
+                // The next epoch is about as large: it need not grow its tables again.
+                spare = combiner;
             }
         }
     });

@@ -27,6 +27,7 @@ mod field;
 mod identity;
 mod judge;
 mod payload;
+mod plain;
 mod text;
 mod time;
 

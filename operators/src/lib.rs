@@ -29,6 +29,7 @@ pub mod saved;
 
 pub mod accumulators;
 pub mod combine;
+mod sums;
 
 pub mod aggregate;
 mod changed;

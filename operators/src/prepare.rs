@@ -340,7 +340,10 @@ fn rows_of(columns: &RecordBatch, rows: &UInt32Array) -> RecordBatch {
 
 fn values(arguments: &[Decimal128Array], row: usize) -> Values {
     let value = |array: &Decimal128Array| array.is_valid(row).then(|| array.value(row));
-    arguments.iter().map(value).collect()
+    match arguments {
+        [only] => Values::from_buf([value(only)]),
+        _ => arguments.iter().map(value).collect(),
+    }
 }
 
 fn reject(batch: &Batch, row: u32, reason: Reason, field: &str, detail: String) -> Reject {

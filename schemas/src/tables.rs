@@ -1,8 +1,9 @@
 //! The ClickHouse tables that all pipelines share, and the view of the city's moment.
 
 /// Each shared table's name and its `CREATE TABLE IF NOT EXISTS`.
-pub const SHARED: [(&str, &str); 5] = [
+pub const SHARED: [(&str, &str); 6] = [
     ("epochs", include_str!("../tables/epochs.sql")),
+    ("moments", include_str!("../tables/moments.sql")),
     ("rejects", include_str!("../tables/rejects.sql")),
     ("late", include_str!("../tables/late.sql")),
     ("versions", include_str!("../tables/versions.sql")),

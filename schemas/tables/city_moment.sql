@@ -1,16 +1,6 @@
--- The last epoch that every serving pipeline has marked: what "now" means to all views.
+-- The moment at which the city is shown: what "now" means to all views.
 CREATE OR REPLACE VIEW city_moment AS
-SELECT min(marked) AS epoch
-FROM
-(
-    SELECT pipeline, max(epoch) AS marked
-    FROM epochs
-    WHERE (pipeline, version) IN
-    (
-        SELECT pipeline, argMax(version, from_epoch) AS serving
-        FROM versions
-        GROUP BY pipeline
-        HAVING serving != ''
-    )
-    GROUP BY pipeline
-)
+SELECT epoch, committed_at, stale
+FROM moments
+ORDER BY epoch DESC, committed_at DESC
+LIMIT 1

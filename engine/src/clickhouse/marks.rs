@@ -1,6 +1,11 @@
-//! Commit marks: the row in `epochs` that makes a pipeline's rows of an epoch visible.
+//! Commit marks: the row in `epochs` that makes a pipeline's rows of an epoch visible, and the row
+//! in `moments` that shows them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arrow::{
     array::{
@@ -15,10 +20,11 @@ use citycell_operators::tick::Tick;
 use citycell_schemas::{Epoch, EventTime};
 use tokio::sync::mpsc;
 
-use crate::{binding::PartitionRange, books::Books, clock::now_ms};
+use crate::{binding::PartitionRange, books::Books, clock::now_ms, crash_point::crash_point};
 
 use super::{
     ClickHouse, ClickHouseError,
+    moments::{Moment, Moments, Turn},
     rows::arrow_stream,
     writer::{self, TableBatch, TaskParts},
 };
@@ -53,30 +59,92 @@ pub struct Mark {
     pub ranges: Vec<MarkedRange>,
 }
 
-/// Starts the task that writes marks; `written` is called for each once it is acknowledged.
+/// What the task that writes marks starts with.
+pub struct MarkingParts {
+    /// How it writes.
+    pub parts: TaskParts,
+    /// Who holds the city's moment back.
+    pub moments: Moments,
+    /// The newest `committed_at` there is, ms since 1970.
+    pub last_committed_ms: i64,
+    /// Called for each mark once it is acknowledged, and the moment that comes with it.
+    pub written: Box<dyn Fn(&Mark) + Send>,
+    /// Called when a pipeline becomes stale, or healthy again.
+    pub turned: Box<dyn Fn(Turn) + Send>,
+}
+
+/// How often standings are judged while no mark comes.
+const JUDGE_EVERY: Duration = Duration::from_millis(500);
+
+/// Starts the task that writes marks and the city's moments.
 #[must_use]
-pub fn start(
-    parts: TaskParts,
-    written: impl Fn(&Mark) + Send + 'static,
-) -> mpsc::UnboundedSender<Mark> {
+pub fn start(marking: MarkingParts) -> mpsc::UnboundedSender<Mark> {
     let (queue, mut marks) = mpsc::unbounded_channel::<Mark>();
+    let MarkingParts { parts, mut moments, mut last_committed_ms, written, turned } = marking;
     let runtime = parts.runtime.clone();
     runtime.spawn(async move {
-        let mut last_committed_ms = 0;
-        while let Some(first) = marks.recv().await {
-            let mut batch = vec![first];
+        // An engine that ended between a mark and its moment left the moment to us.
+        let mut batch = Vec::new();
+        loop {
+            if !batch.is_empty() {
+                crash_point("before_mark");
+                // Wall time may step back; "at T" must not change its answer when it does.
+                last_committed_ms = now_ms().max(last_committed_ms);
+                let data = arrow_stream(&columns(&batch, last_committed_ms));
+                let rows = TableBatch { table: "epochs".into(), data };
+                writer::insert(&parts, "epochs", rows).await;
+                crash_point("after_mark");
+            }
+            for mark in &batch {
+                moments.marked(&mark.pipeline, mark.tick.epoch);
+            }
+            moments.turns(Instant::now()).into_iter().for_each(&turned);
+            if let Some(moment) = moments.advance() {
+                last_committed_ms = now_ms().max(last_committed_ms);
+                let data = arrow_stream(&moment_columns(&moment, last_committed_ms));
+                let rows = TableBatch { table: "moments".into(), data };
+                writer::insert(&parts, "moments", rows).await;
+                crash_point("after_moment");
+            }
+            batch.drain(..).for_each(|mark| written(&mark));
+            match tokio::time::timeout(JUDGE_EVERY, marks.recv()).await {
+                Ok(Some(first)) => batch.push(first),
+                Ok(None) => return,
+                Err(_nothing_came) => continue,
+            }
             while let Ok(next) = marks.try_recv() {
                 batch.push(next);
             }
-            // Wall time may step back; "at T" must not change its answer when it does.
-            last_committed_ms = now_ms().max(last_committed_ms);
-            let data = arrow_stream(&columns(&batch, last_committed_ms));
-            let rows = TableBatch { table: "epochs".into(), data };
-            writer::insert(&parts, "epochs", rows).await;
-            batch.iter().for_each(&written);
         }
     });
     queue
+}
+
+/// The moment shown last and when the last mark or moment was committed, ms since 1970.
+///
+/// # Errors
+/// ClickHouse's.
+pub async fn last_moment(clickhouse: &ClickHouse) -> Result<(Epoch, i64), ClickHouseError> {
+    let sql = "SELECT (SELECT max(epoch) FROM moments), toUnixTimestamp64Milli(greatest( \
+               (SELECT max(committed_at) FROM moments), (SELECT max(committed_at) FROM epochs)))";
+    let answer = clickhouse.query("read the moment", sql, "TabSeparated").await?;
+    let text = String::from_utf8_lossy(&answer);
+    let mut fields = text.trim().split('\t');
+    let mut next = || fields.next().unwrap_or_default();
+    Ok((Epoch(next().parse().unwrap_or_default()), next().parse().unwrap_or_default()))
+}
+
+fn moment_columns(moment: &Moment, committed_at_ms: i64) -> RecordBatch {
+    let names = StringArray::from_iter_values(&moment.stale);
+    let item = Arc::new(Field::new("item", DataType::Utf8, false));
+    let lengths = OffsetBuffer::from_lengths([moment.stale.len()]);
+    let committed_at = TimestampMillisecondArray::from_iter_values([committed_at_ms]);
+    let columns: [(&str, ArrayRef); 3] = [
+        ("epoch", Arc::new(UInt64Array::from_iter_values([moment.epoch.0]))),
+        ("committed_at", Arc::new(committed_at.with_timezone("UTC"))),
+        ("stale", Arc::new(ListArray::new(item, lengths, Arc::new(names), None))),
+    ];
+    RecordBatch::try_from_iter(columns).expect("all columns have one value")
 }
 
 /// The last marked epoch of each (pipeline, version).

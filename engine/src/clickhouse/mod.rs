@@ -1,7 +1,9 @@
 //! ClickHouse: the connection, the tables of a pipeline, its rows and the writer of both.
 
+pub mod backlog;
 pub mod cells;
 pub mod marks;
+pub mod moments;
 pub mod rows;
 pub mod serving;
 pub mod settings;

@@ -93,11 +93,19 @@ impl PipelineTable {
         )
     }
 
-    /// The newest version of each row up to the epoch that `epoch` yields.
+    /// The newest version of each row up to the last epoch that the pipeline had marked when the
+    /// city was shown at the epoch that `epoch` yields: of a pipeline that was stale then, what
+    /// readers saw.
     ///
     /// `LIMIT 1 BY` takes whole rows, so a null never falls back to an older value, and a user's
     /// condition on the window or the cell reaches the primary key or the projection.
     fn select(&self, epoch: &str) -> String {
+        let (pipeline, version) = (literal(&self.pipeline), literal(&self.version));
+        let epoch = format!(
+            "(SELECT max(epoch) FROM epochs WHERE pipeline = {pipeline} AND version = {version} \
+             AND epoch <= {epoch} AND committed_at <= \
+             (SELECT max(committed_at) FROM moments WHERE epoch <= {epoch}))"
+        );
         let groups = self.group_names();
         let values = self.measures.iter().fold(String::new(), |mut values, measure| {
             let (name, flag) = (identifier(measure), identifier(&format!("{measure}_valid")));
@@ -114,7 +122,7 @@ impl PipelineTable {
              FROM cells WHERE grid = {grid}) AS places USING (level, cell) \
              WHERE is_deleted = 0",
             table = identifier(&self.history()),
-            since = self.since_keyframe(epoch),
+            since = self.since_keyframe(&epoch),
             grid = literal(&self.grid),
         )
     }

@@ -1,18 +1,20 @@
 //! Writes batches of rows until ClickHouse acknowledged them.
 //!
 //! One task per pipeline, so that a slow table holds up nobody else; the batches of one pipeline
-//! go in order. A batch is sent again until it is acknowledged: rows name their epoch, so a row
-//! sent twice is the same row.
+//! go in order, and wait in the [`Backlog`]. A batch is sent again until it is acknowledged: rows
+//! name their epoch, so a row sent twice is the same row.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use citycell_schemas::Epoch;
 use tokio::{runtime::Handle, sync::mpsc};
 
-use crate::{alarm::Alarm, metrics::Metrics};
+use crate::{alarm::Alarm, crash_point::crash_point, metrics::Metrics};
 
-use super::ClickHouse;
+use super::{
+    ClickHouse,
+    backlog::{Backlog, Waiting},
+};
 
 /// Rows of one epoch for one table, as an Arrow stream.
 #[derive(Clone, Debug)]
@@ -25,8 +27,6 @@ pub struct TableBatch {
 
 /// Everything one worker writes of one pipeline in one epoch.
 pub struct WriteJob {
-    /// The epoch.
-    pub epoch: Epoch,
     /// The rows by table.
     pub batches: Vec<TableBatch>,
     /// Called once everything is acknowledged.
@@ -47,23 +47,49 @@ pub struct TaskParts {
 }
 
 /// The way to one pipeline's writing task.
-pub type WriteQueue = mpsc::UnboundedSender<WriteJob>;
+#[derive(Clone)]
+pub struct WriteQueue {
+    jobs: mpsc::UnboundedSender<WaitingJob>,
+    backlog: Backlog,
+}
 
-/// Starts the writing task of `pipeline`. What waits in its queue is bounded by the number of
-/// epochs that may be bound and not yet marked.
+/// A [`WriteJob`] whose rows wait.
+struct WaitingJob {
+    batches: Vec<(String, Waiting)>,
+    done: Box<dyn FnOnce() + Send>,
+}
+
+impl WriteQueue {
+    /// Lets a job wait for its turn. Without a writing task it waits for ever.
+    pub fn send(&self, job: WriteJob) {
+        let batches = job.batches.into_iter();
+        let batches = batches.map(|batch| (batch.table, self.backlog.put(batch.data))).collect();
+        // The task is gone only when the runtime is, and then the epoch stays unmarked.
+        let _ = self.jobs.send(WaitingJob { batches, done: job.done });
+    }
+}
+
+/// Starts the writing task of `pipeline`.
 #[must_use]
-pub fn start(parts: TaskParts, pipeline: String) -> WriteQueue {
-    let (queue, mut jobs) = mpsc::unbounded_channel::<WriteJob>();
+pub fn start(parts: TaskParts, pipeline: String, backlog: Backlog) -> WriteQueue {
+    let (sender, mut jobs) = mpsc::unbounded_channel::<WaitingJob>();
     let runtime = parts.runtime.clone();
+    let waiting = backlog.clone();
     runtime.spawn(async move {
         while let Some(job) = jobs.recv().await {
-            for batch in job.batches {
-                insert(&parts, &pipeline, batch).await;
+            crash_point("before_rows");
+            for (table, rows) in job.batches {
+                // What we wrote into a file of our own cannot be missing; if it is, nothing that
+                // follows may be marked, and a restart computes it again.
+                let data = waiting.get(&rows).expect("rows that wait on disk can be read");
+                insert(&parts, &pipeline, TableBatch { table, data }).await;
+                waiting.done(rows);
             }
+            crash_point("after_rows");
             (job.done)();
         }
     });
-    queue
+    WriteQueue { jobs: sender, backlog }
 }
 
 /// Inserts `batch`, however long ClickHouse takes to come back.

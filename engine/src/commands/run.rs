@@ -9,9 +9,9 @@ use clap::Args;
 
 use crate::{
     binder::BinderLimits,
-    clickhouse::ClickHouseSettings,
+    clickhouse::{ClickHouseSettings, backlog::BacklogLimits},
     config::parse_duration_ms,
-    engine::{self, Cluster, EngineConfig, RunningEngine},
+    engine::{self, Cluster, EngineConfig, RunningEngine, WritingLimits},
     grid, http,
     kafka::{KafkaSettings, settings_file},
     pipeline::Pipeline,
@@ -74,6 +74,22 @@ pub struct RunArgs {
     /// Payload bytes that each worker may read ahead.
     #[arg(long, default_value = "67108864")]
     buffer_bytes: usize,
+    /// Epochs that may be bound and not yet written; beyond this the engine waits for ClickHouse.
+    #[arg(long, default_value = "600")]
+    unmarked_max: NonZeroUsize,
+    /// Bytes of rows that may wait for ClickHouse in memory; more wait on disk.
+    #[arg(long, default_value = "67108864")]
+    backlog_memory_bytes: u64,
+    /// Bytes of rows that may wait for ClickHouse in all; beyond this the engine waits.
+    #[arg(long, default_value = "4294967296")]
+    backlog_bytes: u64,
+    /// The folder in which rows wait on disk; the system's temporary one if not said.
+    #[arg(long)]
+    backlog_folder: Option<PathBuf>,
+    /// A pipeline that writes nothing for this long while others do is stale: it no longer holds
+    /// them back, and catches up later.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    stale_after: Duration,
     /// Where snapshots go: a folder, or an object store's URL such as s3://bucket/path, whose
     /// settings come from its usual environment variables. `none` keeps none; then a restart reads
     /// everything from Kafka again.
@@ -155,8 +171,20 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
         grid: Arc::clone(&grid::load::load(&args.grid)?.located),
         workers: args.workers,
         cluster: args.process.map(|process| Cluster { process, addresses: args.peers.clone() }),
-        limits: BinderLimits { tick: args.tick, idle_after: args.idle_after, unmarked_max: 8 },
+        limits: BinderLimits {
+            tick: args.tick,
+            idle_after: args.idle_after,
+            unmarked_max: args.unmarked_max.get(),
+        },
         buffer_bytes_max: args.buffer_bytes,
+        writing: WritingLimits {
+            backlog: BacklogLimits {
+                memory_bytes_max: args.backlog_memory_bytes,
+                bytes_max: args.backlog_bytes,
+                folder: args.backlog_folder.clone().unwrap_or_else(std::env::temp_dir),
+            },
+            stale_after: args.stale_after,
+        },
         snapshots: (args.snapshots != "none").then(|| SnapshotSettings {
             location: args.snapshots.clone(),
             every: args.snapshot_every,

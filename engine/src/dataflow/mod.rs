@@ -135,6 +135,10 @@ pub fn run(worker: &mut Worker, work: &Arc<Work>) -> Result<(), String> {
     while worker.has_dataflows() && !work.alarm.is_stopped() {
         worker.step_or_park(Some(Duration::from_millis(100)));
     }
+    // An engine that ends at once does not wait for rows that may never be acknowledged.
+    for dataflow in worker.installed_dataflows() {
+        worker.drop_dataflow(dataflow);
+    }
     Ok(())
 }
 

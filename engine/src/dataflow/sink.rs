@@ -80,7 +80,6 @@ pub(super) fn sink<'scope>(
                     writing.insert(epoch, (capability, rows.count() as u64));
                     let (acknowledge, waker) = (acknowledge.clone(), waker.clone());
                     let job = WriteJob {
-                        epoch: Epoch(epoch),
                         batches: parts.encoder.encode(Epoch(epoch), outputs),
                         done: Box::new(move || {
                             // The sink is gone only when the engine is stopping.
@@ -88,8 +87,7 @@ pub(super) fn sink<'scope>(
                             waker.wake();
                         }),
                     };
-                    // Without a writing task the epoch stays open and unmarked, as it must.
-                    let _ = parts.queue.send(job);
+                    parts.queue.send(job);
                 }
                 // 3. Let go of the epochs that ClickHouse has.
                 for (capability, rows) in finished(&acknowledged, &mut writing) {

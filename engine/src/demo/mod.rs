@@ -31,7 +31,7 @@ use crate::{
     clock::now_ms,
     commands::store::interrupted,
     config::{ConfigErrors, parse_pipeline},
-    engine::{self, EngineConfig, EngineError, RunningEngine},
+    engine::{self, EngineConfig, EngineError, RunningEngine, WritingLimits},
     grid::load::{self, GridError},
     kafka::{KafkaSettings, binding_log},
     pipeline::Pipeline,
@@ -291,6 +291,7 @@ fn engine_config(
             unmarked_max: 8,
         },
         buffer_bytes_max: 16 << 20,
+        writing: WritingLimits::default(),
         // An earlier demo's state means nothing to this one.
         snapshots: None,
     }

@@ -24,8 +24,13 @@ pub(crate) fn unique(name: &str) -> String {
 
 /// Creates a topic that keeps its records, however old they say they are, and takes large ones.
 pub(crate) async fn create_topic(topic: &str, partitions: i32) {
+    create_topic_at(&settings().brokers, topic, partitions).await;
+}
+
+/// The same on another broker.
+pub(crate) async fn create_topic_at(brokers: &str, topic: &str, partitions: i32) {
     let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", settings().brokers).create().unwrap();
+        ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1))
         .set("retention.ms", "-1")
         .set("max.message.bytes", "16777216");
@@ -37,8 +42,12 @@ pub(crate) struct Sender(ThreadedProducer<DefaultProducerContext>);
 
 impl Sender {
     pub(crate) fn new() -> Self {
+        Self::at(&settings().brokers)
+    }
+
+    pub(crate) fn at(brokers: &str) -> Self {
         let producer = ClientConfig::new()
-            .set("bootstrap.servers", settings().brokers)
+            .set("bootstrap.servers", brokers)
             .set("queue.buffering.max.messages", "1000000")
             .set("message.max.bytes", "16000000")
             // Retries keep the order of records, and with it their offsets.
@@ -60,6 +69,6 @@ impl Sender {
     }
 
     pub(crate) fn flush(&self) {
-        self.0.flush(Duration::from_secs(30)).unwrap();
+        self.0.flush(Duration::from_secs(60)).unwrap();
     }
 }

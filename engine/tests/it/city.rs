@@ -3,8 +3,11 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use citycell::{
-    binder::BinderLimits, clickhouse::ClickHouseSettings, config::parse_pipeline,
-    engine::EngineConfig, pipeline::Pipeline,
+    binder::BinderLimits,
+    clickhouse::ClickHouseSettings,
+    config::parse_pipeline,
+    engine::{EngineConfig, WritingLimits},
+    pipeline::Pipeline,
 };
 use citycell_operators::{locate::LocatedGrid, plan::Crs};
 use citycell_schemas::{Grid, Level, Place, event::shipped, grid::PlaceEntry};
@@ -122,6 +125,7 @@ pub(crate) fn config(
             unmarked_max: 8,
         },
         buffer_bytes_max: 16 << 20,
+        writing: WritingLimits::default(),
         snapshots: None,
     }
 }

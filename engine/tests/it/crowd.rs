@@ -11,7 +11,11 @@ use arrow::{
     record_batch::RecordBatch,
 };
 
-use crate::{broker::Sender, city::NOON_MS, store::TestStore};
+use crate::{
+    broker::{Sender, settings},
+    city::NOON_MS,
+    store::TestStore,
+};
 
 /// Partitions of a crowd's topic.
 pub(crate) const PARTITIONS: usize = 3;
@@ -54,9 +58,14 @@ pub(crate) struct Crowd {
 impl Crowd {
     /// A crowd whose reports are up to `delay_ms_max` old when they arrive, most of them less.
     pub(crate) fn new(topic: &str, seed: u64, delay_ms_max: i64) -> Self {
+        Self::at(&settings().brokers, topic, seed, delay_ms_max)
+    }
+
+    /// The same on another broker.
+    pub(crate) fn at(brokers: &str, topic: &str, seed: u64, delay_ms_max: i64) -> Self {
         Self {
             topic: topic.to_owned(),
-            sender: Sender::new(),
+            sender: Sender::at(brokers),
             random: StdRng::seed_from_u64(seed),
             now_ms: NOON_MS,
             delay_ms_max,

@@ -11,6 +11,7 @@ mod crowd;
 mod demo;
 mod killed;
 mod oracle;
+mod outage;
 mod pipeline_files;
 mod privileges;
 mod processes;
@@ -23,6 +24,7 @@ mod seeing_inside;
 mod snapshots;
 mod sql;
 mod store;
+mod torture;
 mod trouble;
 mod way;
 

@@ -67,16 +67,23 @@ const ROWS: &str = "
 
 const SHOWN: &str = "
     SELECT toUnixTimestamp(window_start) AS minute, level, cell, category, events, people, peak,
-           round(average, 6) AS average
-    FROM crowd_flow";
+           round(average, 6) AS average";
+
+/// When readers look.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Moment {
+    /// At the end.
+    Now,
+    /// At this epoch.
+    AsOf(u64),
+}
 
 /// Fails unless `crowd_flow` shows what SQL says of the records; yields how many were late.
 pub(crate) async fn assert_right(store: &TestStore, crowd: &Crowd, bindings: &[Binding]) -> usize {
-    crowd.write_raw(store).await;
-    write_bound(store, bindings).await;
-    let given = format!("WITH read AS ({READ}), counting AS ({COUNTING})");
+    prepare(store, crowd, bindings).await;
+    let given = given(Moment::Now);
     let expected = store.lines(&format!("{given} {ROWS} ORDER BY ALL")).await;
-    let shown = store.lines(&format!("{SHOWN} ORDER BY ALL")).await;
+    let shown = store.lines(&format!("{SHOWN} FROM crowd_flow ORDER BY ALL")).await;
     assert!(expected.len() > 100, "only {} rows", expected.len());
     assert_eq!(shown, expected);
     let late = "SELECT DISTINCT partition, offset FROM read \
@@ -88,22 +95,60 @@ pub(crate) async fn assert_right(store: &TestStore, crowd: &Crowd, bindings: &[B
     late.len()
 }
 
-/// The bindings as a table `bound (partition, from_offset, next_offset, watermark)`.
+/// Puts the raw records and the bindings beside the engine's tables.
+pub(crate) async fn prepare(store: &TestStore, crowd: &Crowd, bindings: &[Binding]) {
+    crowd.write_raw(store).await;
+    write_bound(store, bindings).await;
+}
+
+/// How many rows there should be at a moment, and how many rows differ from what is shown.
+pub(crate) async fn differences(store: &TestStore, moment: Moment) -> (u64, u64) {
+    let shown = match moment {
+        Moment::Now => "crowd_flow".to_owned(),
+        Moment::AsOf(epoch) => format!("crowd_flow_as_of(epoch = {epoch})"),
+    };
+    let sql = format!(
+        "{given}, \
+         expected AS (SELECT toString(tuple(*)) FROM ({ROWS})), \
+         shown AS (SELECT toString(tuple(*)) FROM ({SHOWN} FROM {shown})) \
+         SELECT (SELECT count() FROM expected), \
+         (SELECT count() FROM (SELECT * FROM expected EXCEPT SELECT * FROM shown)) \
+         + (SELECT count() FROM (SELECT * FROM shown EXCEPT SELECT * FROM expected))",
+        given = given(moment),
+    );
+    let counts = store.lines(&sql).await.concat();
+    let (rows, differing) = counts.split_once('\t').unwrap();
+    (rows.parse().unwrap(), differing.parse().unwrap())
+}
+
+/// What was read by a moment, and what of it counts.
+fn given(moment: Moment) -> String {
+    let read = match moment {
+        Moment::Now => READ.to_owned(),
+        Moment::AsOf(epoch) => format!("{READ} AND epoch <= {epoch}"),
+    };
+    format!("WITH read AS ({read}), counting AS ({COUNTING})")
+}
+
+/// The bindings as a table `bound (epoch, partition, from_offset, next_offset, watermark)`.
 async fn write_bound(store: &TestStore, bindings: &[Binding]) {
     let mut rows = Vec::new();
     for binding in bindings {
         let watermark = binding.watermarks["crowd_flow"].0;
         for (partition, range) in &binding.partitions {
             let (number, from, next) = (partition.partition, range.from_offset, range.next_offset);
-            rows.push(format!("({number}, {from}, {next}, {watermark})"));
+            let epoch = binding.epoch.0;
+            rows.push(format!("({epoch}, {number}, {from}, {next}, {watermark})"));
         }
     }
     let clickhouse = ClickHouse::new(&store.settings());
-    let create = "CREATE TABLE bound (partition Int32, from_offset Int64, next_offset Int64, \
+    let create = "CREATE TABLE bound (epoch UInt64, partition Int32, from_offset Int64, next_offset Int64, \
                   watermark Int64) ENGINE = MergeTree ORDER BY (partition, from_offset)";
     clickhouse.execute("create bound", create).await.unwrap();
-    let insert = format!("INSERT INTO bound VALUES {}", rows.join(", "));
-    clickhouse.execute("insert into bound", &insert).await.unwrap();
+    for rows in rows.chunks(1_000) {
+        let insert = format!("INSERT INTO bound VALUES {}", rows.join(", "));
+        clickhouse.execute("insert into bound", &insert).await.unwrap();
+    }
 }
 
 async fn run(name: &str, delay_ms_max: i64) -> usize {

@@ -6,7 +6,7 @@ use citycell::{
     binding::Binding,
     clickhouse::ClickHouseSettings,
     engine::{self, EngineConfig, RunningEngine},
-    kafka::binding_log::BindingLog,
+    kafka::{KafkaSettings, binding_log::BindingLog},
 };
 
 use crate::{
@@ -34,7 +34,13 @@ pub(crate) async fn wait(engine: RunningEngine) {
 
 /// The deployment's bindings, read as the engine that comes next would.
 pub(crate) async fn bindings(topic: &str) -> Vec<Binding> {
-    let log = BindingLog::take_over(&broker::settings(), topic, vec![topic.to_owned()]).await;
+    bindings_at(&broker::settings().brokers, topic).await
+}
+
+/// The same on another broker.
+pub(crate) async fn bindings_at(brokers: &str, topic: &str) -> Vec<Binding> {
+    let kafka = KafkaSettings::new(brokers);
+    let log = BindingLog::take_over(&kafka, topic, vec![topic.to_owned()]).await;
     log.unwrap().read().unwrap().map(|logged| logged.unwrap().binding).collect()
 }
 

@@ -31,8 +31,18 @@ impl TestStore {
 
     /// Kills it as a crash would, and starts it again on the same data and address.
     pub(crate) fn kill_and_restart(&mut self) {
+        self.kill();
+        self.restart();
+    }
+
+    /// Kills it as a crash would.
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Starts it again on the same data and address.
+    pub(crate) fn restart(&mut self) {
         let address = self.url.trim_start_matches("http://").to_owned();
         (self.child, self.url) = serve(&address, &self.folder, &self.options);
     }

@@ -93,7 +93,7 @@ impl ValueSeed<'_> {
         }
     }
 
-    fn integer(&mut self, value: i64) -> Result<(), Fault> {
+    pub(crate) fn integer(&mut self, value: i64) -> Result<(), Fault> {
         let reader = self.reader;
         #[expect(clippy::cast_precision_loss, reason = "a range's limits are floats")]
         let float = value as f64;
@@ -119,7 +119,7 @@ impl ValueSeed<'_> {
         Ok(())
     }
 
-    fn float(&mut self, value: f64) -> Result<(), Fault> {
+    pub(crate) fn float(&mut self, value: f64) -> Result<(), Fault> {
         let reader = self.reader;
         match &mut self.column.values {
             Values::Number(values) => {
@@ -137,7 +137,7 @@ impl ValueSeed<'_> {
         Ok(())
     }
 
-    fn boolean(&mut self, value: bool) -> Result<(), Fault> {
+    pub(crate) fn boolean(&mut self, value: bool) -> Result<(), Fault> {
         let Values::Boolean(values) = &mut self.column.values else {
             return Err(self.reader.wrong_type("a boolean"));
         };
@@ -146,7 +146,7 @@ impl ValueSeed<'_> {
         Ok(())
     }
 
-    fn text(&mut self, text: &str) -> Result<(), Fault> {
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), Fault> {
         let reader = self.reader;
         match reader.kind {
             FieldType::Text => {

@@ -9,6 +9,7 @@ use super::envelope::{EnvelopeSeed, type_of};
 use super::fault::{Fault, quoted};
 use super::identity::{IdHasher, event_id};
 use super::payload::ObjectSeed;
+use super::plain::PlainRow;
 use super::{Decoder, IdSource, text};
 
 /// What a good record is.
@@ -95,11 +96,23 @@ impl Decoder {
 
     /// Reads an object of fields; yields the set of those that are not null.
     fn read_data(&mut self, payload: &[u8], row: usize) -> Result<u64, Fault> {
+        if let Some(present) = self.read_plain(payload, row) {
+            return Ok(present);
+        }
+        self.columns.iter_mut().for_each(|column| column.truncate(row));
         let text = text::check(payload, self.options.depth_max)?;
         let mut fault = None;
         let (readers, columns, order) = (&self.readers, &mut self.columns, &mut self.order);
         let seed = ObjectSeed { readers, columns, order, row, fault: &mut fault };
         parse(text, seed).map_err(|error| diagnose(text, fault, &error))
+    }
+
+    fn read_plain(&mut self, payload: &[u8], row: usize) -> Option<u64> {
+        if self.options.depth_max == 0 {
+            return None;
+        }
+        let (readers, columns, order) = (&self.readers, &mut self.columns, &mut self.order);
+        PlainRow { readers, columns, order, row }.read(payload)
     }
 
     /// Refuses events of another type; an empty `kind` is none.

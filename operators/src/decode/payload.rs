@@ -21,15 +21,28 @@ pub(crate) struct KeyOrder {
 }
 
 impl KeyOrder {
+    /// If `rest` goes on with the key that was at this place before and a quote: the key's length,
+    /// and what reads it.
+    pub(crate) fn remembered(&self, place: usize, rest: &[u8]) -> Option<(usize, Option<usize>)> {
+        let (key, found) = self.keys.get(place)?;
+        let is_same = rest.get(key.len()) == Some(&b'"') && rest.starts_with(key.as_bytes());
+        is_same.then_some((key.len(), *found))
+    }
+
     /// Which of `readers` reads the key at this place of the object; none if it is not wanted.
-    fn find(&mut self, place: usize, key: &str, readers: &[FieldReader]) -> Option<usize> {
+    pub(crate) fn find(
+        &mut self,
+        place: usize,
+        key: &str,
+        readers: &[FieldReader],
+    ) -> Option<usize> {
         if let Some((remembered, found)) = self.keys.get(place)
             && remembered == key
         {
             return *found;
         }
         let found = readers.iter().position(|reader| reader.name == key);
-        if key.len() <= REMEMBERED_MAX {
+        if key.len() <= REMEMBERED_MAX && is_written_as_it_is(key) {
             self.remember(place, key, found);
         }
         found
@@ -44,6 +57,11 @@ impl KeyOrder {
             self.keys.push((key.to_owned(), found));
         }
     }
+}
+
+/// Whether JSON text cannot be told from the key itself: nothing in it needs an escape.
+fn is_written_as_it_is(key: &str) -> bool {
+    !key.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\')
 }
 
 /// Writes the object that comes next as row `row`; yields the set of fields that are not null.

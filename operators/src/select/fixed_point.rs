@@ -18,6 +18,9 @@ pub(super) fn fixed_point(
     scale: u8,
 ) -> (Decimal128Array, Vec<FailedRow>) {
     let EvaluatedRows { values, mut failed } = evaluated;
+    if let Some(units) = units_of_integers(&values, scale) {
+        return (units, failed);
+    }
     let units = units_of(&values, scale);
     let failed_before = failed.len();
     for (row, units) in units.iter().enumerate() {
@@ -29,10 +32,23 @@ pub(super) fn fixed_point(
     if failed.len() > failed_before {
         failed.sort_by_key(|failed| failed.row);
     }
-    let units: Decimal128Array = units.into_iter().collect();
+    (typed(units.into_iter().collect(), scale), failed)
+}
+
+fn typed(units: Decimal128Array, scale: u8) -> Decimal128Array {
     let scale = i8::try_from(scale).unwrap_or(i8::MAX);
-    let typed = units.with_data_type(DataType::Decimal128(38, scale));
-    (typed, failed)
+    units.with_data_type(DataType::Decimal128(38, scale))
+}
+
+/// The units of 64-bit integers, none of which is too large at such a scale.
+fn units_of_integers(values: &ArrayRef, scale: u8) -> Option<Decimal128Array> {
+    const SCALE_MAX: u8 = 9;
+    const { assert!(1_u128 << 63 <= UNITS_MAX as u128 / 10_u128.pow(SCALE_MAX as u32)) };
+    let values = values.as_primitive_opt::<Int64Type>().filter(|_| scale <= SCALE_MAX)?;
+    let unit = 10_i128.pow(u32::from(scale));
+    // What a null holds is of no importance.
+    let units = values.values().iter().map(|value| i128::from(*value) * unit).collect();
+    Some(typed(Decimal128Array::new(units, values.nulls().cloned()), scale))
 }
 
 fn units_of(values: &ArrayRef, scale: u8) -> Vec<Option<i128>> {

@@ -161,10 +161,10 @@ impl Source {
 }
 
 /// What `inspect_core` sees: rows, or how far the frontier is.
-type Seen<'s, 'r, 'f, D> = Result<(&'s Stamp<u64>, &'r Vec<D>), &'f [u64]>;
+pub(crate) type Seen<'s, 'r, 'f, D> = Result<(&'s Stamp<u64>, &'r Vec<D>), &'f [u64]>;
 
 /// Shows each row with its epoch.
-fn each<D: 'static>(
+pub(crate) fn each<D: 'static>(
     mut show: impl FnMut(u64, &D) + 'static,
 ) -> impl FnMut(Seen<'_, '_, '_, D>) + 'static {
     move |event| {
@@ -207,7 +207,7 @@ fn add(numbers: &mut Numbers, observation: &Observation, diff: i64) {
     row.sum += i128::from(diff) * observation.values[0].unwrap_or(0);
 }
 
-fn tick(binding: &Binding) -> Tick {
+pub(crate) fn tick(binding: &Binding) -> Tick {
     Tick {
         epoch: Epoch(binding.epoch),
         bound_time_ms: binding.bound_time,
@@ -234,8 +234,8 @@ fn position((partition, offset): At) -> Position {
 }
 
 /// A plan that states the rules' horizon and nothing else of interest.
-fn plan(rules: &Rules) -> Plan {
-    let by = vec!["sensor".to_owned()];
+pub(crate) fn plan(rules: &Rules) -> Plan {
+    let by = vec!["sensorId".to_owned()];
     let (window, per) = match rules.grouping {
         Grouping::Events { window } => (Window::Tumbling { size_ms: window }, None),
         Grouping::PerEntity { window, take } => {

@@ -6,5 +6,6 @@ mod decode;
 mod keyed_operators;
 mod model;
 mod pipeline;
+mod restored;
 mod retirement;
 mod time_model;

@@ -22,6 +22,11 @@ pub(crate) fn rules() -> impl Strategy<Value = Rules> {
         take.prop_map(|take| Grouping::PerEntity { window: 10_000, take }),
         Just(Grouping::Latest { expire: 3_000, forget: 15_000 }),
     ];
+    rules_of(grouping)
+}
+
+/// Pipelines of this kind.
+pub(crate) fn rules_of(grouping: impl Strategy<Value = Grouping>) -> impl Strategy<Value = Rules> {
     (grouping, 0..8_000i64).prop_map(|(grouping, allow)| Rules {
         grouping,
         allow,

@@ -1,0 +1,77 @@
+//! A real broker of our own, which nobody minds being killed.
+
+use std::{
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use super::signal;
+
+pub(super) struct OwnBroker {
+    port: u16,
+    folder: TempDir,
+}
+
+impl OwnBroker {
+    pub(super) fn start() -> Self {
+        let broker = Self { port: free_ports(), folder: tempfile::tempdir().unwrap() };
+        broker.script("start");
+        broker
+    }
+
+    pub(super) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(super) fn kill_and_restart(&self, away: Duration) {
+        signal(self.pid(), "KILL");
+        std::thread::sleep(away);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(self.address()).is_ok() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.script("start");
+    }
+
+    pub(super) fn freeze(&self, away: Duration) {
+        signal(self.pid(), "STOP");
+        std::thread::sleep(away);
+        signal(self.pid(), "CONT");
+    }
+
+    fn pid(&self) -> u32 {
+        let file = self.folder.path().join("broker.pid");
+        std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
+    }
+
+    fn script(&self, name: &str) {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/kafka");
+        let done = Command::new(scripts.join(name))
+            .env("KAFKA_PORT", self.port.to_string())
+            .env("KAFKA_DATA", self.folder.path())
+            .stdout(Stdio::null())
+            .status();
+        assert!(done.unwrap().success(), "scripts/kafka/{name} failed");
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        self.script("stop");
+    }
+}
+
+/// A port that is free with the few after it, which the broker takes too.
+fn free_ports() -> u16 {
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if first < 65_000 && (first..first + 4).all(free) {
+            return first;
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Kills, freezes, cuts and fills everything at random, then holds what a reader sees, and saw, to
+//! plain SQL and to a run that nobody disturbed.
+//!
+//! `make torture KILLS=200 SECONDS=0 SEED=7` runs it long; the last line is JSON.
+
+mod broker;
+mod engines;
+mod faults;
+mod judge;
+mod proxy;
+mod reader;
+
+use std::{
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rand::{SeedableRng, rngs::StdRng};
+
+use crate::{
+    broker::{create_topic_at, unique},
+    crowd::{Crowd, PARTITIONS},
+    store::TestStore,
+};
+
+use broker::OwnBroker;
+use engines::Program;
+use faults::Torturer;
+use proxy::Proxy;
+use reader::Reader;
+
+/// How long and how hard.
+struct Settings {
+    kills: usize,
+    seconds: u64,
+    seed: u64,
+}
+
+impl Settings {
+    /// From the environment; at least one fault of each kind by default.
+    fn read() -> Self {
+        let number = |name: &str, usual| {
+            let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+            value.map_or(usual, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value}?")))
+        };
+        Self {
+            kills: usize::try_from(number("KILLS", 24)).unwrap(),
+            seconds: number("SECONDS", 0),
+            seed: number("SEED", 1),
+        }
+    }
+}
+
+/// Events that come all the time.
+struct Feeding {
+    crowd: Arc<Mutex<Crowd>>,
+    stopped: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Feeding {
+    fn start(crowd: Crowd) -> Self {
+        let crowd = Arc::new(Mutex::new(crowd));
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (fed, over) = (Arc::clone(&crowd), Arc::clone(&stopped));
+        let thread = std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                fed.lock().unwrap().send(20);
+                std::thread::sleep(Duration::from_millis(60));
+            }
+        });
+        Self { crowd, stopped, thread }
+    }
+
+    fn stop(self) -> Crowd {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+        Arc::into_inner(self.crowd).unwrap().into_inner().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_killed_no_number_changes() {
+    let Settings { kills, seconds, seed } = Settings::read();
+    let started = Instant::now();
+    let broker = OwnBroker::start();
+    let store = TestStore::start();
+    let topic = unique("torture");
+    create_topic_at(&broker.address(), &topic, PARTITIONS as i32).await;
+    let target = store.settings().url.trim_start_matches("http://").to_owned();
+    let proxy = Proxy::start(target).await;
+    let program = Program::new(&topic, broker.address(), format!("http://{}", proxy.address));
+    let reader = Reader::start(&store.settings());
+    let feeding = Feeding::start(Crowd::at(&broker.address(), &topic, seed, 30 * 60_000));
+
+    let random = StdRng::seed_from_u64(seed);
+    let seen = Arc::clone(&reader.seen);
+    let tortured = tokio::task::spawn_blocking(move || {
+        let mut torturer = Torturer::new(random, (broker, store, proxy, program), seen);
+        let deadline = (seconds > 0).then(|| started + Duration::from_secs(seconds));
+        let over = |done| deadline.map_or(done >= kills, |deadline| Instant::now() >= deadline);
+        let mut done = 0;
+        while !over(done) {
+            torturer.torture();
+            done += 1;
+        }
+        torturer.end(done)
+    });
+    let tortured = tortured.await.unwrap();
+    let crowd = tokio::task::spawn_blocking(move || feeding.stop()).await.unwrap();
+    let program = Arc::new(tortured.program);
+    for (database, snapshots) in [("city", "snapshots"), ("fresh", "none")] {
+        let program = Arc::clone(&program);
+        let run = move || program.run_to_the_end(database, snapshots);
+        tokio::task::spawn_blocking(run).await.unwrap();
+    }
+    let seen = reader.stop().await;
+    let bindings = crate::restart::bindings_at(&tortured.broker.address(), &topic).await;
+    let verdict = judge::judge(&tortured.store, &crowd, &bindings).await;
+
+    let mut recoveries = tortured.recoveries_ms;
+    recoveries.sort_unstable();
+    let looked = [&seen.looks, &seen.half_epochs, &seen.steps_back]
+        .map(|count| count.load(Ordering::Relaxed));
+    println!("faults: {:?}", tortured.faults);
+    println!(
+        "a reader looked {} times: {} half epochs, {} steps back",
+        looked[0], looked[1], looked[2]
+    );
+    verdict.lines.iter().for_each(|line| println!("{line}"));
+    println!(
+        "{}",
+        serde_json::json!({
+            "kills": tortured.kills,
+            "seconds": started.elapsed().as_secs(),
+            "events": crowd.sent(),
+            "rows": verdict.rows,
+            "mismatches": verdict.mismatches + looked[1] + looked[2],
+            "lost": verdict.lost,
+            "duplicated": verdict.duplicated,
+            "recovery_ms_p50": recoveries.get(recoveries.len() / 2),
+            "recovery_ms_max": recoveries.last(),
+        })
+    );
+    assert_eq!((verdict.mismatches, verdict.lost, verdict.duplicated), (0, 0, 0));
+    assert_eq!((looked[1], looked[2]), (0, 0), "half epochs, steps back");
+    assert!(looked[0] > 10 && verdict.rows > 100, "too little was looked at");
+}
+
+fn signal(pid: u32, name: &str) {
+    // The process may be gone already.
+    let _ = Command::new("kill").args(["-s", name, &pid.to_string()]).status();
+}
