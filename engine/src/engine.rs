@@ -31,7 +31,7 @@ use crate::{
     dataflow::{self, source::Waker},
     http::Readiness,
     kafka::{
-        KafkaSettings,
+        KafkaSettings, Unreachable,
         binding_log::{BindingLog, BindingLogError},
         partitions::PartitionFinder,
         reader::Reader,
@@ -102,7 +102,7 @@ pub struct Cluster {
 /// Why an engine did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Kafka's settings are wrong or it cannot be reached.
+    /// Kafka's settings are wrong.
     #[error("cannot use Kafka at {brokers}")]
     Kafka {
         /// The brokers as configured.
@@ -110,6 +110,15 @@ pub enum EngineError {
         /// Why not.
         #[source]
         source: KafkaError,
+    },
+    /// No broker answers, or none lets us in.
+    #[error("cannot use Kafka at {brokers}")]
+    Unreachable {
+        /// The brokers as configured.
+        brokers: String,
+        /// What a broker's connection says.
+        #[source]
+        source: Unreachable,
     },
     /// Bindings cannot be kept.
     #[error(transparent)]
@@ -510,9 +519,10 @@ fn bound_pipelines(config: &EngineConfig, topics: &[Arc<str>]) -> Vec<BoundPipel
 
 /// Fails here, with the address, where every later call would only wait.
 fn reach_kafka(config: &EngineConfig) -> Result<(), EngineError> {
-    PartitionFinder::new(&config.kafka)
-        .and_then(|finder| finder.reach())
-        .map_err(|source| kafka_error(config, source))
+    let finder =
+        PartitionFinder::new(&config.kafka).map_err(|source| kafka_error(config, source))?;
+    let brokers = || config.kafka.brokers.clone();
+    finder.reach().map_err(|source| EngineError::Unreachable { brokers: brokers(), source })
 }
 
 /// Looks for partitions again and again: a topic may be created, or grow, at any time.

@@ -29,3 +29,4 @@ pub mod clickhouse;
 
 pub mod http;
 pub mod metrics;
+pub mod secret;

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 /// Where a store listens, where its data lies and who may use it.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
-    /// The address to serve ClickHouse's HTTP interface on; port 0 takes a free one.
+    /// The address to serve ClickHouse's HTTP interface on; port 0 takes a free one. If it is no
+    /// loopback address, both users must have passwords.
     pub listen: SocketAddr,
     /// The folder of the data; created if missing. One process at a time may use it.
     pub data: PathBuf,
@@ -26,6 +27,13 @@ pub struct User {
     pub name: String,
     /// The password; empty means that none is asked for.
     pub password: Password,
+}
+
+impl User {
+    /// Whether everyone may be this user.
+    pub(crate) fn is_open(&self) -> bool {
+        self.password.matches("")
+    }
 }
 
 /// A password, kept as its SHA-256 only, so that it cannot be printed or logged.
@@ -68,6 +76,8 @@ mod tests {
         assert!(password.matches("open sesame"));
         assert!(!password.matches("open sesam"));
         assert!(!password.matches(""));
+        let user = |password: &str| User { name: "writer".into(), password: password.into() };
+        assert!(user("").is_open() && !user("open sesame").is_open());
         assert_eq!(format!("{password:?}"), "Password(hidden)");
     }
 }

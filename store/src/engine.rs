@@ -11,6 +11,7 @@ use crate::connection::{Connection, QueryParameters};
 use crate::engine_config;
 use crate::error::StoreError;
 use crate::exception::Exception;
+use crate::grants::Grants;
 use crate::library::{self, Library};
 
 /// How many statements run at once; more wait for [`PLACE_WAIT`].
@@ -41,10 +42,10 @@ pub(crate) struct Session {
 
 impl Engine {
     /// Starts the engine on the folder `data`, which is created if missing.
-    pub(crate) fn start(data: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn start(data: &Path, grants: &Grants) -> Result<Self, StoreError> {
         let library = library::load()?;
         let folder = prepared(data)?;
-        let config = engine_config::write(&folder)?;
+        let config = engine_config::write(&folder, grants)?;
         let path = folder.join("clickhouse");
         if RUNNING.swap(true, Ordering::SeqCst) {
             return Err(StoreError::AlreadyRunning);

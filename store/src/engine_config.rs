@@ -1,7 +1,7 @@
 //! The configuration files that the engine starts with.
 //!
-//! The engine knows one user, `default`, whose grants leave out everything that touches the world
-//! outside the data folder: `READ`/`WRITE ON FILE`, `URL`, `S3`, `REMOTE` and the other sources,
+//! The engine knows one user, `default`, whose grants, unless the caller says less, leave out
+//! everything that touches the world outside the data folder: `READ`/`WRITE ON FILE`, `URL`, `S3`, `REMOTE` and the other sources,
 //! their table engines, `BACKUP`, users and `SYSTEM SHUTDOWN`. So `file()`, `url()`, a database
 //! over a folder or a table over S3 are refused by the engine itself, wherever in a query they stand.
 //!
@@ -14,31 +14,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::StoreError;
-
-const GRANTS: &str = "GRANT SHOW, SELECT, INSERT, ALTER, CREATE DATABASE, CREATE TABLE, CREATE VIEW, \
-    CREATE DICTIONARY, CREATE TEMPORARY TABLE, DROP, UNDROP TABLE, TRUNCATE, OPTIMIZE, CHECK, \
-    KILL QUERY, dictGet, SYSTEM MERGES, SYSTEM RELOAD DICTIONARY, SYSTEM FLUSH ON *.*";
-
-const TABLE_ENGINES: [&str; 12] = [
-    "MergeTree",
-    "ReplacingMergeTree",
-    "SummingMergeTree",
-    "AggregatingMergeTree",
-    "CollapsingMergeTree",
-    "VersionedCollapsingMergeTree",
-    "Memory",
-    "Null",
-    "Log",
-    "TinyLog",
-    "Merge",
-    "Dictionary",
-];
+use crate::grants::Grants;
 
 /// Writes the engine's configuration into `folder` and returns the main file.
-pub(crate) fn write(folder: &Path) -> Result<PathBuf, StoreError> {
+pub(crate) fn write(folder: &Path, grants: &Grants) -> Result<PathBuf, StoreError> {
     let users = folder.join("users.xml");
     let config = folder.join("config.xml");
-    save(&users, &users_xml())?;
+    save(&users, &users_xml(grants))?;
     save(&config, &config_xml(&users))?;
     Ok(config)
 }
@@ -64,10 +46,11 @@ fn config_xml(users: &Path) -> String {
     )
 }
 
-fn users_xml() -> String {
-    let engines: String = TABLE_ENGINES
+fn users_xml(grants: &Grants) -> String {
+    let grants: String = grants
+        .statements()
         .iter()
-        .map(|engine| format!("        <query>GRANT TABLE ENGINE ON {engine}</query>\n"))
+        .map(|grant| format!("        <query>{}</query>\n", escaped(grant)))
         .collect();
     format!(
         "<clickhouse>
@@ -80,8 +63,7 @@ fn users_xml() -> String {
       <profile>default</profile>
       <quota>default</quota>
       <grants>
-        <query>{GRANTS}</query>
-{engines}      </grants>
+{grants}      </grants>
     </default>
   </users>
 </clickhouse>

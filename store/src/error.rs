@@ -55,6 +55,17 @@ pub enum StoreError {
         /// The shared name.
         name: String,
     },
+    /// Others may reach the address, and a user has no password.
+    #[error(
+        "others may reach {listen}, and the user {user:?} has no password: give it one, or listen \
+         on 127.0.0.1"
+    )]
+    NoPassword {
+        /// The address.
+        listen: SocketAddr,
+        /// The user.
+        user: String,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {listen}")]
     Listen {

@@ -20,6 +20,7 @@ use crate::config::StoreConfig;
 use crate::engine::{Engine, Session};
 use crate::error::StoreError;
 use crate::exception::Exception;
+use crate::grants::Grants;
 use crate::insert::{self, Incoming, Insert};
 use crate::multipart;
 use crate::parameters;
@@ -55,18 +56,34 @@ impl Store {
     /// Loads the engine, opens the data folder and serves it.
     ///
     /// # Errors
-    /// If the library is missing, the folder or the address cannot be used, or this process
-    /// already runs a store. Nothing is left running then.
+    /// If the library is missing, the folder or the address cannot be used, others reach the
+    /// address and a user has no password, or this process already runs a store. Nothing is left
+    /// running then.
     pub async fn start(config: StoreConfig) -> Result<RunningStore, StoreError> {
+        Self::start_granting(config, Grants::default()).await
+    }
+
+    /// The same with other grants than all that works inside the data folder.
+    ///
+    /// # Errors
+    /// As [`Store::start`].
+    pub async fn start_granting(
+        config: StoreConfig,
+        grants: Grants,
+    ) -> Result<RunningStore, StoreError> {
         let listen = config.listen;
         if config.writer.name == config.reader.name {
             return Err(StoreError::SameUser { name: config.writer.name });
+        }
+        let open = [&config.writer, &config.reader].into_iter().find(|user| user.is_open());
+        if let (Some(user), false) = (open, listen.ip().is_loopback()) {
+            return Err(StoreError::NoPassword { listen, user: user.name.clone() });
         }
         let failed = |source| StoreError::Listen { listen, source };
         let listener = tokio::net::TcpListener::bind(listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let data = config.data.clone();
-        let started = tokio::task::spawn_blocking(move || Engine::start(&data)).await;
+        let started = tokio::task::spawn_blocking(move || Engine::start(&data, &grants)).await;
         let engine = Arc::new(started.expect("starting the engine does not panic")?);
         let queries = AtomicU64::new(0);
         let service = Arc::new(Service { config, engine: Arc::clone(&engine), queries });
@@ -248,4 +265,29 @@ async fn run_select(
     let tag = response::exception_tag();
     let body = Body::from_stream(running.into_stream(tag.clone()));
     Ok(response::streamed(&heading, &tag, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::User;
+
+    #[tokio::test]
+    async fn an_address_that_others_reach_demands_a_password_of_both_users() {
+        let user =
+            |name: &str, password: &str| User { name: name.into(), password: password.into() };
+        for (writer, reader, open) in [("", "r-secret", "w"), ("w-secret", "", "r"), ("", "", "w")]
+        {
+            let config = StoreConfig {
+                listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+                data: "never-opened".into(),
+                writer: user("w", writer),
+                reader: user("r", reader),
+            };
+            let refused = Store::start(config).await.err().expect("refused").to_string();
+            let expected =
+                format!("others may reach 0.0.0.0:0, and the user {open:?} has no password");
+            assert!(refused.starts_with(&expected), "{refused}");
+        }
+    }
 }

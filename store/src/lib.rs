@@ -21,6 +21,7 @@ mod engine;
 mod engine_config;
 mod error;
 mod exception;
+mod grants;
 mod guard;
 mod http;
 mod insert;
@@ -35,5 +36,6 @@ mod statement;
 
 pub use config::{Password, StoreConfig, User};
 pub use error::StoreError;
+pub use grants::{Grants, NoGrants};
 pub use http::{RunningStore, Store};
 pub use library::LIBRARY_VARIABLE;

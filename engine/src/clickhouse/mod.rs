@@ -7,6 +7,7 @@ pub mod moments;
 pub mod rows;
 pub mod serving;
 pub mod settings;
+pub mod sql;
 pub mod tables;
 pub mod writer;
 

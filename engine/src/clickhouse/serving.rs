@@ -9,7 +9,7 @@ use citycell_schemas::Epoch;
 
 use crate::pipeline::Pipeline;
 
-use super::{ClickHouse, ClickHouseError, marks::last_marked, tables::PipelineTable};
+use super::{ClickHouse, ClickHouseError, marks::last_marked, sql::literal, tables::PipelineTable};
 
 /// The last marked epoch of each (pipeline, version).
 pub type Marked = BTreeMap<(String, String), Epoch>;
@@ -95,8 +95,4 @@ async fn serve(clickhouse: &ClickHouse, candidate: &Candidate) -> Result<(), Cli
         plan = literal(&plan),
     );
     clickhouse.execute("record the version that is served", &sql).await
-}
-
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }

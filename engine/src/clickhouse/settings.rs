@@ -5,6 +5,9 @@ use std::fmt;
 use bytes::Bytes;
 use clickhouse::{Client, Compression};
 
+use super::sql::identifier;
+use crate::secret::without_credentials;
+
 /// Where ClickHouse is and who we are there.
 #[derive(Clone)]
 pub struct ClickHouseSettings {
@@ -19,9 +22,10 @@ pub struct ClickHouseSettings {
 }
 
 impl fmt::Debug for ClickHouseSettings {
-    /// Leaves out the password.
+    /// Leaves out the password, also one within the URL.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} as {} in {}", self.url, self.user, self.database)
+        let url = without_credentials(&self.url);
+        write!(formatter, "{url} as {} in {}", self.user, self.database)
     }
 }
 
@@ -29,7 +33,7 @@ impl fmt::Debug for ClickHouseSettings {
 #[derive(Debug, thiserror::Error)]
 #[error("ClickHouse at {url} failed to {action}")]
 pub struct ClickHouseError {
-    /// Where it is.
+    /// Where it is, without credentials.
     pub url: String,
     /// What we tried.
     pub action: String,
@@ -55,7 +59,11 @@ impl ClickHouse {
             .with_user(&settings.user)
             .with_password(&settings.password)
             .with_compression(Compression::None);
-        Self { client, url: settings.url.clone(), database: settings.database.clone() }
+        Self {
+            client,
+            url: without_credentials(&settings.url),
+            database: settings.database.clone(),
+        }
     }
 
     /// Creates the database if it is missing.
@@ -63,7 +71,7 @@ impl ClickHouse {
     /// # Errors
     /// When ClickHouse cannot be reached or refuses.
     pub async fn create_database(&self) -> Result<(), ClickHouseError> {
-        let sql = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.database);
+        let sql = format!("CREATE DATABASE IF NOT EXISTS {}", identifier(&self.database));
         self.client.query_raw(&sql).execute().await.map_err(self.failed("create the database"))
     }
 
@@ -99,7 +107,8 @@ impl ClickHouse {
         // A stream may reach over any number of months, which are the tables' partitions; by
         // default ClickHouse refuses more than 100 in one insert, and would do so for ever.
         let sql = format!(
-            "INSERT INTO `{table}` SETTINGS max_partitions_per_insert_block = 0 FORMAT ArrowStream"
+            "INSERT INTO {} SETTINGS max_partitions_per_insert_block = 0 FORMAT ArrowStream",
+            identifier(table)
         );
         let mut insert = self.scoped().insert_formatted_with(sql);
         insert.send(data).await.map_err(self.failed(&action))?;

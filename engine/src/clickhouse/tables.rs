@@ -6,7 +6,10 @@ use arrow::datatypes::{DataType, Field};
 use citycell_operators::plan::{Plan, Window};
 use citycell_schemas::{Grid, Level, tables};
 
-use super::{ClickHouse, ClickHouseError};
+use super::{
+    ClickHouse, ClickHouseError,
+    sql::{identifier, literal},
+};
 
 /// One version of a pipeline as ClickHouse sees it.
 #[derive(Clone, Debug)]
@@ -47,7 +50,7 @@ impl PipelineTable {
 
     fn group_names(&self) -> String {
         self.groups.iter().fold(String::new(), |mut names, field| {
-            let _ = write!(names, ", `{}`", field.name());
+            let _ = write!(names, ", {}", identifier(field.name()));
             names
         })
     }
@@ -76,17 +79,17 @@ impl PipelineTable {
 
     fn create_history(&self) -> String {
         let columns = self.columns().iter().fold(String::new(), |mut list, (name, kind)| {
-            let _ = write!(list, "`{name}` {kind}, ");
+            let _ = write!(list, "{} {kind}, ", identifier(name));
             list
         });
         let groups = self.group_names();
         format!(
-            "CREATE TABLE IF NOT EXISTS `{table}` ({columns}\
+            "CREATE TABLE IF NOT EXISTS {table} ({columns}\
              PROJECTION by_cell (SELECT * ORDER BY level, cell, window_start{groups}, epoch)) \
              ENGINE = MergeTree PARTITION BY toYYYYMM(window_start) \
              ORDER BY (level, window_start, cell{groups}, epoch) \
              SETTINGS fsync_after_insert = 1, deduplicate_merge_projection_mode = 'rebuild'",
-            table = self.history(),
+            table = identifier(&self.history()),
         )
     }
 
@@ -97,29 +100,30 @@ impl PipelineTable {
     /// `LIMIT 1 BY` takes whole rows, so a null never falls back to an older value, and a user's
     /// condition on the window or the cell reaches the primary key or the projection.
     fn select(&self, epoch: &str) -> String {
-        let (pipeline, version) = (&self.pipeline, &self.version);
+        let (pipeline, version) = (literal(&self.pipeline), literal(&self.version));
         let epoch = format!(
-            "(SELECT max(epoch) FROM epochs WHERE pipeline = '{pipeline}' AND version = '{version}' \
+            "(SELECT max(epoch) FROM epochs WHERE pipeline = {pipeline} AND version = {version} \
              AND epoch <= {epoch} AND committed_at <= \
              (SELECT max(committed_at) FROM moments WHERE epoch <= {epoch}))"
         );
         let groups = self.group_names();
         let values = self.measures.iter().fold(String::new(), |mut values, measure| {
-            let _ = write!(values, ", if(`{measure}_valid` = 1, `{measure}`, NULL) AS `{measure}`");
+            let (name, flag) = (identifier(measure), identifier(&format!("{measure}_valid")));
+            let _ = write!(values, ", if({flag} = 1, {name}, NULL) AS {name}");
             values
         });
         format!(
             "SELECT window_start, level, cell, name, community, street, district, area_m2{groups}, \
              events{values}, epoch \
-             FROM (SELECT * FROM `{table}` WHERE epoch <= {epoch}{since} \
+             FROM (SELECT * FROM {table} WHERE epoch <= {epoch}{since} \
              ORDER BY level DESC, window_start DESC, cell DESC{groups}, epoch DESC \
              LIMIT 1 BY level, window_start, cell{groups}) AS newest \
              LEFT ANY JOIN (SELECT level, cell, name, community, street, district, area_m2 \
-             FROM cells WHERE grid = '{grid}') AS places USING (level, cell) \
+             FROM cells WHERE grid = {grid}) AS places USING (level, cell) \
              WHERE is_deleted = 0",
-            table = self.history(),
+            table = identifier(&self.history()),
             since = self.since_keyframe(&epoch),
-            grid = self.grid,
+            grid = literal(&self.grid),
         )
     }
 
@@ -129,9 +133,10 @@ impl PipelineTable {
             return String::new();
         }
         format!(
-            " AND epoch >= (SELECT max(epoch) FROM epochs WHERE pipeline = '{}' \
-             AND version = '{}' AND keyframe = 1 AND epoch <= {epoch})",
-            self.pipeline, self.version
+            " AND epoch >= (SELECT max(epoch) FROM epochs WHERE pipeline = {} \
+             AND version = {} AND keyframe = 1 AND epoch <= {epoch})",
+            literal(&self.pipeline),
+            literal(&self.version),
         )
     }
 
@@ -149,11 +154,14 @@ impl PipelineTable {
         let name = &self.pipeline;
         let now = self.select("(SELECT epoch FROM city_moment)");
         let as_of = self.select("{epoch:UInt64}");
-        let history = self.history();
+        let history = format!("SELECT * FROM {}", identifier(&self.history()));
+        let view = |name: &str, select: &str| {
+            format!("CREATE OR REPLACE VIEW {} AS {select}", identifier(name))
+        };
         [
-            format!("CREATE OR REPLACE VIEW `{name}` AS {now}"),
-            format!("CREATE OR REPLACE VIEW `{name}_as_of` AS {as_of}"),
-            format!("CREATE OR REPLACE VIEW `{name}_history` AS SELECT * FROM `{history}`"),
+            view(name, &now),
+            view(&format!("{name}_as_of"), &as_of),
+            view(&format!("{name}_history"), &history),
         ]
     }
 }
@@ -190,5 +198,49 @@ pub fn level_name(level: Level) -> &'static str {
         Level::Street => "street",
         Level::District => "district",
         Level::City => "city",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{
+        super::sql::tokens::{Token, hostile, tokens},
+        *,
+    };
+
+    /// Tables whose every name is made of `name`, with a window and without.
+    fn statements(name: &str) -> Vec<String> {
+        let table = |windowed| PipelineTable {
+            pipeline: name.to_owned(),
+            version: name.to_owned(),
+            groups: vec![Field::new(name, DataType::Utf8, true)],
+            measures: vec![format!("m{name}")],
+            windowed,
+            grid: name.to_owned(),
+        };
+        let of = |table: PipelineTable| [vec![table.create_history()], table.views().to_vec()];
+        [of(table(true)), of(table(false))].concat().concat()
+    }
+
+    /// Without what names and values say.
+    fn shape(sql: &str) -> Vec<Token> {
+        let blank = |token| match token {
+            Token::Identifier(_) => Token::Identifier(String::new()),
+            Token::Literal(_) => Token::Literal(String::new()),
+            other => other,
+        };
+        tokens(sql).into_iter().map(blank).collect()
+    }
+
+    proptest! {
+        // Also of names that the config refuses: the second wall must hold by itself.
+        #[test]
+        fn no_name_changes_what_a_statement_does(name in hostile()) {
+            for (plain, sql) in statements("x").iter().zip(statements(&name)) {
+                prop_assert_eq!(shape(plain), shape(&sql), "{}", sql);
+            }
+        }
     }
 }

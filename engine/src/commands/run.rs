@@ -1,13 +1,8 @@
 //! `citycell run`: keep the pipelines' tables up to date until interrupted.
 
 use std::{
-    collections::BTreeMap,
-    error::Error,
-    net::SocketAddr,
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    collections::BTreeMap, error::Error, net::SocketAddr, num::NonZeroUsize, path::PathBuf,
+    sync::Arc, time::Duration,
 };
 
 use clap::Args;
@@ -18,8 +13,9 @@ use crate::{
     config::parse_duration_ms,
     engine::{self, Cluster, EngineConfig, RunningEngine, WritingLimits},
     grid, http,
-    kafka::KafkaSettings,
+    kafka::{KafkaSettings, settings_file},
     pipeline::Pipeline,
+    secret::{Secret, has_credentials, without_credentials},
     snapshot::SnapshotSettings,
 };
 
@@ -40,8 +36,10 @@ pub struct RunArgs {
     #[arg(long, env = "CITYCELL_KAFKA", default_value = "127.0.0.1:9092")]
     brokers: String,
     /// A librdkafka setting, key=value; for example security.protocol=SASL_SSL. May be repeated.
-    #[arg(long = "kafka", value_parser = key_value, value_name = "KEY=VALUE")]
-    kafka: Vec<(String, String)>,
+    /// No passwords: a command line can be read by others.
+    // Taken apart later: whatever is wrong with an argument, clap repeats it.
+    #[arg(long = "kafka", value_name = "KEY=VALUE")]
+    kafka: Vec<String>,
     /// A file of librdkafka settings, one key=value per line: the place for passwords.
     #[arg(long)]
     kafka_settings: Option<PathBuf>,
@@ -51,9 +49,10 @@ pub struct RunArgs {
     /// ClickHouse's user.
     #[arg(long, default_value = "default")]
     user: String,
-    /// ClickHouse's password.
-    #[arg(long, env = "CITYCELL_CLICKHOUSE_PASSWORD", default_value = "", hide_env_values = true)]
-    password: String,
+    /// A file that holds ClickHouse's password; without it the environment variable
+    /// CITYCELL_CLICKHOUSE_PASSWORD does, or there is none.
+    #[arg(long)]
+    password_file: Option<PathBuf>,
     /// The database of the tables; created if missing.
     #[arg(long, default_value = "city")]
     database: String,
@@ -99,9 +98,13 @@ pub struct RunArgs {
     /// From one snapshot to the next.
     #[arg(long, default_value = "60s", value_parser = duration)]
     snapshot_every: Duration,
-    /// The address of /metrics, /healthz and /readyz.
+    /// The address of /metrics, /healthz and /readyz; one that others reach demands a token.
     #[arg(long, default_value = "127.0.0.1:8601")]
     listen: SocketAddr,
+    /// A file that holds the token for --listen, sent as `Authorization: Bearer`; without it the
+    /// environment variable CITYCELL_TOKEN does.
+    #[arg(long)]
+    token_file: Option<PathBuf>,
     /// End once everything in the topics is counted and written.
     #[arg(long)]
     until_end: bool,
@@ -112,9 +115,10 @@ pub struct RunArgs {
 /// # Errors
 /// What keeps the engine from starting, or ended it.
 pub async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
+    let token = Secret::read(args.token_file.as_deref(), "CITYCELL_TOKEN")?;
+    let listener = http::Listener::new(args.listen, token.as_ref())?;
     let engine = engine::start(config(&args)?).await?;
-    let address =
-        http::serve(args.listen, engine.metrics.clone(), engine.readiness.clone()).await?;
+    let address = http::serve(listener, engine.metrics.clone(), engine.readiness.clone()).await?;
     tracing::info!(%address, "metrics and health are served");
     if args.until_end {
         engine.drain();
@@ -143,16 +147,24 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
     }
     let mut settings = BTreeMap::new();
     if let Some(path) = &args.kafka_settings {
-        settings.extend(read_settings(path)?);
+        settings.extend(settings_file::read(path)?);
     }
-    settings.extend(args.kafka.iter().cloned());
+    for argument in &args.kafka {
+        settings.extend([settings_file::from_argument(argument)?]);
+    }
+    if has_credentials(&args.clickhouse) {
+        let shown = without_credentials(&args.clickhouse);
+        let hint = "name the user with --user, and the password's file with --password-file";
+        return Err(format!("--clickhouse {shown} would show who we are to others: {hint}").into());
+    }
+    let password = Secret::read(args.password_file.as_deref(), "CITYCELL_CLICKHOUSE_PASSWORD")?;
     Ok(EngineConfig {
         deployment: args.deployment.clone(),
         kafka: KafkaSettings { brokers: args.brokers.clone(), settings },
         clickhouse: ClickHouseSettings {
             url: args.clickhouse.clone(),
             user: args.user.clone(),
-            password: args.password.clone(),
+            password: password.unwrap_or_default().reveal().to_owned(),
             database: args.database.clone(),
         },
         pipelines,
@@ -178,28 +190,6 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
             every: args.snapshot_every,
         }),
     })
-}
-
-fn read_settings(path: &Path) -> Result<Vec<(String, String)>, Box<dyn Error>> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let lines = (1..).zip(text.lines()).filter(|(_, line)| {
-        let line = line.trim();
-        !line.is_empty() && !line.starts_with('#')
-    });
-    lines
-        .map(|(number, line)| {
-            key_value(line.trim()).map_err(|_| {
-                // The line itself may hold a password.
-                format!("{}:{number}: expected key=value", path.display()).into()
-            })
-        })
-        .collect()
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected key=value")?;
-    Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -1,5 +1,7 @@
 //! Shipped pipelines are good, and bad files are refused with the words their author needs.
 
+mod hostile_names;
+
 use std::path::PathBuf;
 
 use citycell_schemas::event::shipped;

@@ -152,7 +152,9 @@ impl Checker<'_, '_> {
         }
         let shared = tables::SHARED.iter().any(|(table, _)| *table == name.value);
         let ending = RESERVED_ENDINGS.iter().any(|ending| name.value.ends_with(ending));
-        if shared || ending || name.value == "city_moment" {
+        // A view of such a name could replace the table of another pipeline's version.
+        let history = name.value.contains("_history_");
+        if shared || ending || history || name.value == "city_moment" {
             let message = format!("`{}` is the name of another table or view", name.value);
             self.faults.at(name.referenced, message, None);
         }

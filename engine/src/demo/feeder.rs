@@ -59,8 +59,7 @@ impl Feeder {
         let context = Deliveries(parts.delivered.clone());
         let producer: ThreadedProducer<Deliveries> = parts
             .kafka
-            .client(&[("enable.idempotence", "true"), ("linger.ms", "5")])
-            .create_with_context(context)
+            .create(&[("enable.idempotence", "true"), ("linger.ms", "5")], context)
             .map_err(super::DemoError::Broker)?;
         let (stopped, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let feeding = Feeding {

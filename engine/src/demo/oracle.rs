@@ -9,7 +9,7 @@
 mod pipelines;
 
 use crate::{
-    clickhouse::{ClickHouse, ClickHouseError},
+    clickhouse::{ClickHouse, ClickHouseError, sql::literal},
     pipeline::Pipeline,
 };
 
@@ -180,6 +180,6 @@ impl PipelineOracle {
 }
 
 fn literals(texts: impl Iterator<Item = String>) -> String {
-    let quoted: Vec<String> = texts.map(|text| format!("'{text}'")).collect();
+    let quoted: Vec<String> = texts.map(|text| literal(&text)).collect();
     format!("[{}]", quoted.join(", "))
 }

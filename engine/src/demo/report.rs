@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    clickhouse::{ClickHouse, ClickHouseError},
+    clickhouse::{ClickHouse, ClickHouseError, sql::identifier},
     pipeline::Pipeline,
 };
 
@@ -63,7 +63,8 @@ pub(super) async fn report(
     .await?;
     let events_in = read("count the raw records", "SELECT count() FROM raw_events").await?;
     let cells = pipelines.iter().map(|pipeline| {
-        format!("SELECT toString(cell) AS cell FROM `{}` WHERE level = 'cell'", pipeline.plan.name)
+        let view = identifier(&pipeline.plan.name);
+        format!("SELECT toString(cell) AS cell FROM {view} WHERE level = 'cell'")
     });
     let cells: Vec<String> = cells.collect();
     let cells = format!("SELECT uniqExact(cell) FROM ({})", cells.join(" UNION ALL "));

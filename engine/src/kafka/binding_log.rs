@@ -15,7 +15,8 @@ use std::{
 use rdkafka::{
     ClientContext, Message, Offset as KafkaOffset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    consumer::{BaseConsumer, Consumer},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer, DefaultConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
 };
@@ -131,14 +132,13 @@ impl BindingLog {
             move |source| BindingLogError::Kafka { action, topic, source }
         };
         create_topic(settings, &topic).await.map_err(failed("create"))?;
-        let producer: ThreadedProducer<WrittenAt> = settings
-            .client(&[
-                ("transactional.id", &topic),
-                ("transaction.timeout.ms", "30000"),
-                ("linger.ms", "0"),
-            ])
-            .create_with_context(WrittenAt::default())
-            .map_err(failed("write to"))?;
+        let defaults = [
+            ("transactional.id", topic.as_str()),
+            ("transaction.timeout.ms", "30000"),
+            ("linger.ms", "0"),
+        ];
+        let producer = settings.create(&defaults, WrittenAt::default());
+        let producer: ThreadedProducer<WrittenAt> = producer.map_err(failed("write to"))?;
         producer.init_transactions(TIMEOUT).map_err(failed("take over"))?;
         Ok(Self { topic, topics, producer, settings: settings.clone() })
     }
@@ -199,17 +199,15 @@ impl BindingLog {
     /// None if the topic has no such offset.
     fn read_at(&self, offset: Option<i64>) -> Result<Option<BindingReader>, BindingLogError> {
         let failed = |error| self.failed("read", error);
-        let consumer: BaseConsumer = self
-            .settings
-            .client(&[
-                ("group.id", "citycell-bindings"),
-                ("enable.auto.commit", "false"),
-                ("auto.offset.reset", "error"),
-                ("enable.partition.eof", "true"),
-                ("isolation.level", "read_committed"),
-            ])
-            .create()
-            .map_err(failed)?;
+        let defaults = [
+            ("group.id", "citycell-bindings"),
+            ("enable.auto.commit", "false"),
+            ("auto.offset.reset", "error"),
+            ("enable.partition.eof", "true"),
+            ("isolation.level", "read_committed"),
+        ];
+        let consumer = self.settings.create(&defaults, DefaultConsumerContext);
+        let consumer: BaseConsumer = consumer.map_err(failed)?;
         let (low, end) = consumer.fetch_watermarks(&self.topic, 0, TIMEOUT).map_err(failed)?;
         let mut list = TopicPartitionList::new();
         let start = offset.unwrap_or(low);
@@ -292,7 +290,7 @@ async fn create_topic(settings: &KafkaSettings, topic: &str) -> Result<(), Kafka
     if !PartitionFinder::new(settings)?.find(&[topic.to_owned()])?.is_empty() {
         return Ok(());
     }
-    let admin: AdminClient<_> = settings.client(&[]).create()?;
+    let admin: AdminClient<_> = settings.create(&[], DefaultClientContext)?;
     let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1)).set("retention.ms", "-1");
     for result in admin.create_topics([&new], &AdminOptions::new()).await? {
         match result {

@@ -7,7 +7,7 @@ use rdkafka::{
     error::KafkaError,
 };
 
-use super::KafkaSettings;
+use super::{KafkaSettings, complaints::Complaints};
 
 /// A partition of the deployment: the topic as an index into its sorted topic names.
 #[derive(
@@ -29,10 +29,24 @@ pub struct PartitionEnds {
     pub end_offset: i64,
 }
 
+/// How long a broker may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// No broker answers, or none lets us in: its operators' to correct, or ours.
+#[derive(Debug, thiserror::Error)]
+#[error("{complaint}")]
+pub struct Unreachable {
+    /// What librdkafka says of a broker, by its address.
+    pub complaint: String,
+    /// What the call that needed it says.
+    #[source]
+    pub source: KafkaError,
+}
+
 /// Asks the brokers for partitions and their ends.
 pub struct PartitionFinder {
-    consumer: BaseConsumer,
-    timeout: Duration,
+    consumer: BaseConsumer<Complaints>,
+    complaints: Complaints,
 }
 
 impl PartitionFinder {
@@ -41,18 +55,35 @@ impl PartitionFinder {
     /// # Errors
     /// When a setting is wrong; an unreachable broker shows at the first question.
     pub fn new(settings: &KafkaSettings) -> Result<Self, KafkaError> {
-        let consumer = settings
-            .client(&[("group.id", "citycell-finder"), ("allow.auto.create.topics", "false")])
-            .create()?;
-        Ok(Self { consumer, timeout: Duration::from_secs(5) })
+        let complaints = Complaints::default();
+        let defaults = [("group.id", "citycell-finder"), ("allow.auto.create.topics", "false")];
+        let consumer = settings.create(&defaults, complaints.clone())?;
+        Ok(Self { consumer, complaints })
     }
 
     /// Waits until a broker answers.
     ///
     /// # Errors
     /// When none does within a few seconds.
-    pub fn reach(&self) -> Result<(), KafkaError> {
-        self.consumer.fetch_metadata(Some("__consumer_offsets"), self.timeout).map(drop)
+    pub fn reach(&self) -> Result<(), Unreachable> {
+        let answer = self.consumer.fetch_metadata(Some("__consumer_offsets"), TIMEOUT);
+        answer.map(drop).map_err(|source| {
+            self.hear_complaints();
+            let complaint = self.complaints.first().unwrap_or_else(|| "no broker answers".into());
+            Unreachable { complaint, source }
+        })
+    }
+
+    /// Complaints wait in the client's queue until somebody looks, among whatever else is logged.
+    fn hear_complaints(&self) {
+        const LOOKS_MAX: usize = 100;
+        for _ in 0..LOOKS_MAX {
+            // What it returns was said in a complaint.
+            let _ = self.consumer.poll(Duration::from_millis(2));
+            if self.complaints.first().is_some() {
+                return;
+            }
+        }
     }
 
     /// The partitions of those topics that exist, each with its ends.
@@ -65,14 +96,14 @@ impl PartitionFinder {
     ) -> Result<BTreeMap<TopicPartition, PartitionEnds>, KafkaError> {
         let mut found = BTreeMap::new();
         for (index, topic) in (0u16..).zip(topics) {
-            let metadata = self.consumer.fetch_metadata(Some(topic), self.timeout)?;
+            let metadata = self.consumer.fetch_metadata(Some(topic), TIMEOUT)?;
             let Some(topic_metadata) = metadata.topics().first() else { continue };
             if topic_metadata.error().is_some() {
                 continue;
             }
             for partition in topic_metadata.partitions().iter().map(|partition| partition.id()) {
                 let (first_offset, end_offset) =
-                    self.consumer.fetch_watermarks(topic, partition, self.timeout)?;
+                    self.consumer.fetch_watermarks(topic, partition, TIMEOUT)?;
                 let ends = PartitionEnds { first_offset, end_offset };
                 found.insert(TopicPartition { topic: index, partition }, ends);
             }

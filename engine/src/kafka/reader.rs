@@ -19,7 +19,7 @@ use citycell_schemas::Offset;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use rdkafka::{
     Offset as KafkaOffset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{Consumer, DefaultConsumerContext},
     error::KafkaError,
     types::RDKafkaRespErr,
 };
@@ -97,18 +97,17 @@ impl Reader {
         buffer_bytes_max: usize,
         wake: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, KafkaError> {
-        let consumer: BaseConsumer = settings
-            .client(&[
-                ("group.id", "citycell-reader"),
-                ("enable.auto.commit", "false"),
-                ("enable.partition.eof", "true"),
-                ("auto.offset.reset", "error"),
-                ("isolation.level", "read_committed"),
-                ("fetch.wait.max.ms", "50"),
-                ("fetch.message.max.bytes", "4194304"),
-                ("queued.max.messages.kbytes", "32768"),
-            ])
-            .create()?;
+        let defaults = [
+            ("group.id", "citycell-reader"),
+            ("enable.auto.commit", "false"),
+            ("enable.partition.eof", "true"),
+            ("auto.offset.reset", "error"),
+            ("isolation.level", "read_committed"),
+            ("fetch.wait.max.ms", "50"),
+            ("fetch.message.max.bytes", "4194304"),
+            ("queued.max.messages.kbytes", "32768"),
+        ];
+        let consumer = settings.create(&defaults, DefaultConsumerContext)?;
         let shared = Arc::new(Shared {
             topics,
             buffers: Mutex::default(),

@@ -15,6 +15,7 @@ use object_store::{
 use tokio::io::AsyncWriteExt;
 
 use super::SnapshotError;
+use crate::secret::{has_credentials, without_credentials};
 
 /// The files of one deployment.
 #[derive(Clone, Debug)]
@@ -131,17 +132,19 @@ fn local(folder: &str) -> Result<LocalFileSystem, SnapshotError> {
 fn remote(location: &str) -> Result<Arc<dyn ObjectStore>, SnapshotError> {
     // Several providers may be linked in; the first one to be installed is used by all.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let url = reqwest::Url::parse(location).map_err(|error| SnapshotError::Location {
-        location: location.split('@').next_back().unwrap_or_default().to_owned(),
-        reason: error.to_string(),
-    })?;
+    let failed = |reason: String| SnapshotError::Location {
+        location: without_credentials(location),
+        reason,
+    };
+    if has_credentials(location) {
+        let reason = "a command line is no place for credentials, the environment is";
+        return Err(failed(reason.into()));
+    }
+    let url = reqwest::Url::parse(location).map_err(|error| failed(error.to_string()))?;
     // Names without a host part of `AWS_`, `GOOGLE_` and the like are no settings of a store.
     let settings = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
-    let (store, prefix) =
-        object_store::parse_url_opts(&url, settings).map_err(|error| SnapshotError::Location {
-            location: format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or(""), url.path()),
-            reason: error.to_string(),
-        })?;
+    let opened = object_store::parse_url_opts(&url, settings);
+    let (store, prefix) = opened.map_err(|error| failed(error.to_string()))?;
     Ok(Arc::new(PrefixStore::new(store, prefix)))
 }
 

@@ -1,6 +1,9 @@
 //! What an engine at work shows of itself.
 
-use citycell::{engine, http};
+use citycell::{
+    engine,
+    http::{self, Listener},
+};
 
 use crate::{
     broker::{Sender, create_topic, unique},
@@ -21,7 +24,7 @@ async fn metrics_and_health_follow_the_engine() {
     let config = config(&topic, store.settings(), vec![crowd_flow(&topic)]);
     let engine = engine::start(config).await.unwrap();
     let address = http::serve(
-        "127.0.0.1:0".parse().unwrap(),
+        Listener::new("127.0.0.1:0".parse().unwrap(), None).unwrap(),
         engine.metrics.clone(),
         engine.readiness.clone(),
     );

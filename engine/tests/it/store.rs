@@ -14,13 +14,19 @@ pub(crate) struct TestStore {
     child: Child,
     url: String,
     folder: TempDir,
+    options: Vec<String>,
 }
 
 impl TestStore {
     pub(crate) fn start() -> Self {
+        Self::start_with(Vec::new())
+    }
+
+    /// With further options of `citycell store`.
+    pub(crate) fn start_with(options: Vec<String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (child, url) = serve("127.0.0.1:0", &folder);
-        Self { child, url, folder }
+        let (child, url) = serve("127.0.0.1:0", &folder, &options);
+        Self { child, url, folder, options }
     }
 
     /// Kills it as a crash would, and starts it again on the same data and address.
@@ -38,7 +44,7 @@ impl TestStore {
     /// Starts it again on the same data and address.
     pub(crate) fn restart(&mut self) {
         let address = self.url.trim_start_matches("http://").to_owned();
-        (self.child, self.url) = serve(&address, &self.folder);
+        (self.child, self.url) = serve(&address, &self.folder, &self.options);
     }
 
     pub(crate) fn settings(&self) -> ClickHouseSettings {
@@ -89,10 +95,11 @@ impl Drop for TestStore {
     }
 }
 
-fn serve(listen: &str, folder: &TempDir) -> (Child, String) {
+fn serve(listen: &str, folder: &TempDir, options: &[String]) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_citycell"))
         .args(["store", "--listen", listen, "--data"])
         .arg(folder.path())
+        .args(options)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

@@ -1,6 +1,6 @@
 //! What a reader, and in part a writer, must not get done.
 
-use crate::served::{READER, Served, WRITER};
+use crate::served::{READER, Served, WRITER, http_client};
 
 async fn store_with_a_table() -> (Served, tempfile::TempDir, String) {
     let (store, folder) = Served::fresh();
@@ -157,7 +157,7 @@ async fn a_get_changes_nothing_even_for_the_writer() {
     let (store, _folder, _secret) = store_with_a_table().await;
     let url =
         reqwest::Url::parse_with_params(&store.url(), [("query", "DROP TABLE city.t")]).unwrap();
-    let get = reqwest::Client::new().get(url).basic_auth(WRITER.0, Some(WRITER.1));
+    let get = http_client().get(url).basic_auth(WRITER.0, Some(WRITER.1));
     assert_eq!(get.send().await.unwrap().headers()["x-clickhouse-exception-code"], "164");
     assert_eq!(store.run(READER, "SELECT a FROM city.t").await, "1\n");
     store.stop();

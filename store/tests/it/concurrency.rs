@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::served::{READER, Served, WRITER};
+use crate::served::{READER, Served, WRITER, http_client};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn forty_clients_write_and_read_at_once_and_nothing_is_mixed_up() {
@@ -41,7 +41,7 @@ async fn a_clean_end_waits_for_what_runs() {
     let slow = "INSERT INTO default.t SELECT number FROM numbers(10) WHERE NOT sleepEachRow(0.1)";
     let started = Instant::now();
     let running = tokio::spawn(async move {
-        let request = reqwest::Client::new().post(url).basic_auth(WRITER.0, Some(WRITER.1));
+        let request = http_client().post(url).basic_auth(WRITER.0, Some(WRITER.1));
         request.body(slow).send().await.unwrap().status()
     });
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;

@@ -1,6 +1,6 @@
 //! Errors have ClickHouse's texts, codes, headers and HTTP status.
 
-use crate::served::{Answer, READER, Served, WRITER};
+use crate::served::{Answer, READER, Served, WRITER, http_client};
 
 #[tokio::test]
 async fn errors_are_clickhouses() {
@@ -58,7 +58,7 @@ async fn what_is_not_supported_is_said() {
 #[tokio::test]
 async fn users_prove_who_they_are_in_three_ways() {
     let (store, _folder) = Served::fresh();
-    let client = reqwest::Client::new();
+    let client = http_client();
     let ask = |user: &str, password: &str| {
         let url = format!("{}?query=SELECT+1", store.url());
         [
@@ -98,7 +98,7 @@ async fn an_error_in_the_middle_of_a_result_is_seen() {
         .unwrap_err();
     assert!(error.to_string().contains("Code: 395. DB::Exception: far in"), "{error}");
     let url = reqwest::Url::parse_with_params(&store.url(), parameters).unwrap();
-    let request = reqwest::Client::new().post(url).basic_auth(READER.0, Some(READER.1));
+    let request = http_client().post(url).basic_auth(READER.0, Some(READER.1));
     let response = request.body(sql).send().await.unwrap();
     assert_eq!(response.status(), 200, "the error came before the first bytes");
     assert!(response.bytes().await.is_err(), "a cut result must not look whole");

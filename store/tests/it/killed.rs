@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-use crate::served::{READER, Served, WRITER};
+use crate::served::{READER, Served, WRITER, http_client};
 
 const WRITERS: u64 = 3;
 
@@ -115,11 +115,8 @@ async fn load(client: u64, store: Arc<Served>, acknowledged: Acknowledged) {
 /// Sends a statement; `None` once the store is gone.
 async fn send(store: &Served, sql: &str, data: String, timeout: Duration) -> Option<u16> {
     let url = reqwest::Url::parse_with_params(&store.url(), [("query", sql)]).unwrap();
-    let request = reqwest::Client::new()
-        .post(url)
-        .basic_auth(WRITER.0, Some(WRITER.1))
-        .body(data)
-        .timeout(timeout);
+    let request =
+        http_client().post(url).basic_auth(WRITER.0, Some(WRITER.1)).body(data).timeout(timeout);
     match request.send().await {
         Ok(response) => {
             let status = response.status().as_u16();

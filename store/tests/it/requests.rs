@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::served::{Answer, READER, Served, WRITER};
+use crate::served::{Answer, READER, Served, WRITER, http_client};
 
 #[tokio::test]
 async fn ping_needs_no_user() {
     let (store, _folder) = Served::fresh();
-    let answer = Answer::of(reqwest::get(format!("{}ping", store.url())).await.unwrap()).await;
+    let answer =
+        Answer::of(http_client().get(format!("{}ping", store.url())).send().await.unwrap()).await;
     assert_eq!((answer.status, answer.text.as_str()), (200, "Ok.\n"));
     store.stop();
 }
@@ -27,7 +28,7 @@ async fn a_statement_stands_in_the_url_the_body_or_both() {
         assert_eq!((answer.status, answer.text.as_str()), (200, "2\n"), "{parameters:?} {body}");
     }
     let url = format!("{}?query=SELECT%201%2B1", store.url());
-    let get = reqwest::Client::new().get(url).basic_auth(READER.0, Some(READER.1));
+    let get = http_client().get(url).basic_auth(READER.0, Some(READER.1));
     assert_eq!(Answer::of(get.send().await.unwrap()).await.text, "2\n");
     store.stop();
 }
@@ -85,7 +86,7 @@ async fn an_insert_takes_data_in_any_format_from_url_and_body() {
     }
     let arrow = "SELECT toUInt32(8) AS a, 'eight' AS b FORMAT ArrowStream";
     let url = reqwest::Url::parse_with_params(&store.url(), [("query", arrow)]).unwrap();
-    let get = reqwest::Client::new().get(url).basic_auth(WRITER.0, Some(WRITER.1));
+    let get = http_client().get(url).basic_auth(WRITER.0, Some(WRITER.1));
     let stream = get.send().await.unwrap().bytes().await.unwrap();
     let insert = [("query", "INSERT INTO city.t FORMAT ArrowStream")];
     let answer = store.post(WRITER, &insert, stream).await;
@@ -113,7 +114,7 @@ async fn a_large_result_comes_whole_in_formats_streamed_and_not() {
             "SELECT number AS n, toString(number) AS s FROM numbers({rows}) FORMAT {format}"
         );
         let response =
-            reqwest::Client::new().post(store.url()).basic_auth(READER.0, Some(READER.1)).body(sql);
+            http_client().post(store.url()).basic_auth(READER.0, Some(READER.1)).body(sql);
         let result = response.send().await.unwrap().bytes().await.unwrap();
         let data = if format == "JSONCompact" {
             let json: serde_json::Value = serde_json::from_slice(&result).unwrap();
@@ -139,7 +140,7 @@ async fn a_large_result_comes_whole_in_formats_streamed_and_not() {
 async fn an_endless_result_is_streamed_and_ends_with_its_reader() {
     let (store, _folder) = Served::fresh();
     let endless = "SELECT number FROM system.numbers FORMAT RowBinary";
-    let request = reqwest::Client::new().post(store.url()).basic_auth(WRITER.0, Some(WRITER.1));
+    let request = http_client().post(store.url()).basic_auth(WRITER.0, Some(WRITER.1));
     let mut response = request.body(endless).send().await.unwrap();
     let mut received = 0;
     while received < 5_000_000 {
@@ -154,7 +155,7 @@ async fn an_endless_result_is_streamed_and_ends_with_its_reader() {
 async fn a_statement_whose_client_went_away_is_killed() {
     let (store, _folder) = Served::fresh();
     let long = "SELECT count() FROM system.numbers WHERE sipHash64(number) = 1";
-    let request = reqwest::Client::new().post(store.url()).basic_auth(WRITER.0, Some(WRITER.1));
+    let request = http_client().post(store.url()).basic_auth(WRITER.0, Some(WRITER.1));
     let waiting = request.body(long).timeout(Duration::from_millis(500)).send().await;
     assert!(waiting.unwrap_err().is_timeout());
     nothing_else_runs(&store).await;

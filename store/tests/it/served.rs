@@ -71,7 +71,7 @@ impl Served {
         body: impl Into<reqwest::Body>,
     ) -> Answer {
         let url = reqwest::Url::parse_with_params(&self.url(), parameters).unwrap();
-        let request = reqwest::Client::new().post(url).basic_auth(user.0, Some(user.1)).body(body);
+        let request = http_client().post(url).basic_auth(user.0, Some(user.1)).body(body);
         Answer::of(request.send().await.unwrap()).await
     }
 
@@ -96,6 +96,12 @@ impl Served {
         let status = child.wait().unwrap();
         assert!(status.success(), "the store's process ended with {status}");
     }
+}
+
+/// A client of plain HTTP; it asks for a provider of TLS all the same when it is made.
+pub(crate) fn http_client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
 }
 
 /// A whole answer.

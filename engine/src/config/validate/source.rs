@@ -9,10 +9,22 @@ use serde_saphyr::Spanned;
 use super::Checker;
 use crate::config::file::{IdentityEntry, LocationEntry, SourceEntry, Text};
 
+const TOPIC_HINT: &str = "Kafka's topics are named by letters, digits, `.`, `_` and `-`";
+
+/// Whether Kafka takes it as a topic's name.
+fn is_topic(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=249).contains(&name.len()) && name.bytes().all(plain) && !matches!(name, "." | "..")
+}
+
 impl Checker<'_, '_> {
     pub(super) fn topics(&mut self, source: &SourceEntry) -> Vec<String> {
-        let mut topics: Vec<String> =
-            source.topic.iter().chain(&source.topics).map(|topic| topic.value.clone()).collect();
+        let named = || source.topic.iter().chain(&source.topics);
+        for topic in named().filter(|topic| !is_topic(&topic.value)) {
+            let message = format!("`{}` is no name of a topic", topic.value);
+            self.faults.at(topic.referenced, message, Some(TOPIC_HINT.to_owned()));
+        }
+        let mut topics: Vec<String> = named().map(|topic| topic.value.clone()).collect();
         if topics.is_empty() {
             let hint = "write topic: city.crowd.flow".to_owned();
             self.faults.at(source.schema.referenced, "the source has no topic", Some(hint));
