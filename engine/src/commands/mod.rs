@@ -1,5 +1,6 @@
 //! The commands of `citycell`, one file each.
 
+pub mod connection;
 pub mod files;
 
 pub mod check;

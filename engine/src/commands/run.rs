@@ -1,25 +1,27 @@
 //! `citycell run`: keep the pipelines' tables up to date until interrupted.
 
 use std::{
-    collections::BTreeMap, error::Error, net::SocketAddr, num::NonZeroUsize, path::PathBuf,
-    sync::Arc, time::Duration,
+    error::Error, net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration,
 };
 
 use clap::Args;
 
 use crate::{
     binder::BinderLimits,
-    clickhouse::{ClickHouseSettings, backlog::BacklogLimits},
+    clickhouse::backlog::BacklogLimits,
     config::parse_duration_ms,
     engine::{self, Cluster, EngineConfig, RunningEngine, WritingLimits},
     grid, http,
-    kafka::{KafkaSettings, settings_file},
     pipeline::Pipeline,
-    secret::{Secret, has_credentials, without_credentials},
+    secret::Secret,
     snapshot::SnapshotSettings,
 };
 
-use super::{files::FileArgs, store::interrupted};
+use super::{
+    connection::{ClickHouseArgs, KafkaArgs},
+    files::FileArgs,
+    store::interrupted,
+};
 
 /// Run pipelines: Kafka in, ClickHouse out, until interrupted.
 #[derive(Args, Debug)]
@@ -35,27 +37,10 @@ pub struct RunArgs {
     /// Kafka's brokers, host:port, comma-separated.
     #[arg(long, env = "CITYCELL_KAFKA", default_value = "127.0.0.1:9092")]
     brokers: String,
-    /// A librdkafka setting, key=value; for example security.protocol=SASL_SSL. May be repeated.
-    /// No passwords: a command line can be read by others.
-    // Taken apart later: whatever is wrong with an argument, clap repeats it.
-    #[arg(long = "kafka", value_name = "KEY=VALUE")]
-    kafka: Vec<String>,
-    /// A file of librdkafka settings, one key=value per line: the place for passwords.
-    #[arg(long)]
-    kafka_settings: Option<PathBuf>,
-    /// ClickHouse's HTTP interface.
-    #[arg(long, default_value = "http://127.0.0.1:8123")]
-    clickhouse: String,
-    /// ClickHouse's user.
-    #[arg(long, default_value = "default")]
-    user: String,
-    /// A file that holds ClickHouse's password; without it the environment variable
-    /// CITYCELL_CLICKHOUSE_PASSWORD does, or there is none.
-    #[arg(long)]
-    password_file: Option<PathBuf>,
-    /// The database of the tables; created if missing.
-    #[arg(long, default_value = "city")]
-    database: String,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+    #[command(flatten)]
+    clickhouse: ClickHouseArgs,
     /// From one epoch to the next.
     #[arg(long, default_value = "1s", value_parser = duration)]
     tick: Duration,
@@ -145,28 +130,10 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
     for file in args.files.load()? {
         pipelines.push(Arc::new(Pipeline::from(file.pipeline?)));
     }
-    let mut settings = BTreeMap::new();
-    if let Some(path) = &args.kafka_settings {
-        settings.extend(settings_file::read(path)?);
-    }
-    for argument in &args.kafka {
-        settings.extend([settings_file::from_argument(argument)?]);
-    }
-    if has_credentials(&args.clickhouse) {
-        let shown = without_credentials(&args.clickhouse);
-        let hint = "name the user with --user, and the password's file with --password-file";
-        return Err(format!("--clickhouse {shown} would show who we are to others: {hint}").into());
-    }
-    let password = Secret::read(args.password_file.as_deref(), "CITYCELL_CLICKHOUSE_PASSWORD")?;
     Ok(EngineConfig {
         deployment: args.deployment.clone(),
-        kafka: KafkaSettings { brokers: args.brokers.clone(), settings },
-        clickhouse: ClickHouseSettings {
-            url: args.clickhouse.clone(),
-            user: args.user.clone(),
-            password: password.unwrap_or_default().reveal().to_owned(),
-            database: args.database.clone(),
-        },
+        kafka: args.kafka.settings(&args.brokers)?,
+        clickhouse: args.clickhouse.settings()?,
         pipelines,
         grid: Arc::clone(&grid::load::load(&args.grid)?.located),
         workers: args.workers,
