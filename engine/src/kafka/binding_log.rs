@@ -198,32 +198,8 @@ impl BindingLog {
 
     /// None if the topic has no such offset.
     fn read_at(&self, offset: Option<i64>) -> Result<Option<BindingReader>, BindingLogError> {
-        let failed = |error| self.failed("read", error);
-        let defaults = [
-            ("group.id", "citycell-bindings"),
-            ("enable.auto.commit", "false"),
-            ("auto.offset.reset", "error"),
-            ("enable.partition.eof", "true"),
-            ("isolation.level", "read_committed"),
-        ];
-        let consumer = self.settings.create(&defaults, DefaultConsumerContext);
-        let consumer: BaseConsumer = consumer.map_err(failed)?;
-        let (low, end) = consumer.fetch_watermarks(&self.topic, 0, TIMEOUT).map_err(failed)?;
-        let mut list = TopicPartitionList::new();
-        let start = offset.unwrap_or(low);
-        if !(low..=end).contains(&start) {
-            return Ok(None);
-        }
-        list.add_partition_offset(&self.topic, 0, KafkaOffset::Offset(start)).map_err(failed)?;
-        consumer.assign(&list).map_err(failed)?;
-        Ok(Some(BindingReader {
-            queue: BatchQueue::new(consumer, 1024),
-            topic: self.topic.clone(),
-            topics: self.topics.clone(),
-            end_offset: end,
-            at_end: start == end,
-            arrived: VecDeque::new(),
-        }))
+        let reader = open(&self.settings, &self.topic, self.topics.clone(), offset);
+        reader.map_err(|error| self.failed("read", error))
     }
 
     fn failed(&self, action: &'static str, source: KafkaError) -> BindingLogError {
@@ -241,6 +217,56 @@ impl BindingLog {
             BindingLogError::Kafka { action, topic: self.topic.clone(), source }
         }
     }
+}
+
+/// The bindings of a deployment kept so far, oldest first, for one who only looks: the engine that
+/// holds the log goes on.
+///
+/// # Errors
+/// When Kafka cannot be reached or the deployment has no log.
+pub fn read_beside(
+    settings: &KafkaSettings,
+    deployment: &str,
+    topics: Vec<String>,
+) -> Result<BindingReader, BindingLogError> {
+    let topic = topic_of(deployment);
+    let failed = |source| BindingLogError::Kafka { action: "read", topic: topic.clone(), source };
+    let reader = open(settings, &topic, topics, None).map_err(failed)?;
+    Ok(reader.expect("a topic begins at its beginning"))
+}
+
+/// None if the topic has no such offset.
+fn open(
+    settings: &KafkaSettings,
+    topic: &str,
+    topics: Vec<String>,
+    offset: Option<i64>,
+) -> Result<Option<BindingReader>, KafkaError> {
+    let defaults = [
+        ("group.id", "citycell-bindings"),
+        ("enable.auto.commit", "false"),
+        ("auto.offset.reset", "error"),
+        ("enable.partition.eof", "true"),
+        ("isolation.level", "read_committed"),
+        ("allow.auto.create.topics", "false"),
+    ];
+    let consumer: BaseConsumer = settings.create(&defaults, DefaultConsumerContext)?;
+    let (low, end) = consumer.fetch_watermarks(topic, 0, TIMEOUT)?;
+    let mut list = TopicPartitionList::new();
+    let start = offset.unwrap_or(low);
+    if !(low..=end).contains(&start) {
+        return Ok(None);
+    }
+    list.add_partition_offset(topic, 0, KafkaOffset::Offset(start))?;
+    consumer.assign(&list)?;
+    Ok(Some(BindingReader {
+        queue: BatchQueue::new(consumer, 1024),
+        topic: topic.to_owned(),
+        topics,
+        end_offset: end,
+        at_end: start == end,
+        arrived: VecDeque::new(),
+    }))
 }
 
 /// Bindings of the log, one by one, up to the end the log had when reading began.
