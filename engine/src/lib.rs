@@ -27,6 +27,8 @@ pub mod case_runner;
 pub mod books;
 pub mod clickhouse;
 
+pub mod audit;
+
 pub mod http;
 pub mod metrics;
 pub mod secret;

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use citycell::commands::{check, demo, plan, run, schema, store, test};
+use citycell::commands::{audit, check, demo, plan, run, schema, store, test};
 use citycell::grid::cli::{self as grid, GridCommand};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -45,6 +45,8 @@ enum Command {
     Schema(schema::SchemaArgs),
     /// Run pipelines: Kafka in, ClickHouse out
     Run(run::RunArgs),
+    /// Check that the books in ClickHouse balance, epoch by epoch
+    Audit(audit::AuditArgs),
     /// Show a simulated district live, without any server
     Demo(demo::DemoArgs),
     /// Serve the embedded ClickHouse
@@ -78,6 +80,7 @@ fn execute(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Test(args) => return printed(test::run(&args, &mut out)),
         Command::Schema(args) => return printed(schema::run(&args, &mut out)),
         Command::Run(args) => runtime.block_on(run::run(args))?,
+        Command::Audit(args) => return runtime.block_on(audit::run(args, &mut out)),
         Command::Demo(args) => return Ok(runtime.block_on(demo::run(args))?),
         Command::Store(args) => runtime.block_on(store::run(args))?,
         Command::Grid(command) => return grid::run(command),

@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod files;
 
+pub mod audit;
 pub mod check;
 pub mod demo;
 pub mod plan;

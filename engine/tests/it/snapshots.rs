@@ -58,7 +58,7 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
 }
 
 /// The latest of each sensor.
-fn latest(topic: &str) -> std::sync::Arc<citycell::pipeline::Pipeline> {
+pub(crate) fn latest(topic: &str) -> std::sync::Arc<citycell::pipeline::Pipeline> {
     pipeline(&format!(
         "
 pipeline: latest
@@ -80,7 +80,7 @@ roll_up: [community, city]
 }
 
 /// Extremes per cell, without entities, published every minute.
-fn slow(topic: &str) -> std::sync::Arc<citycell::pipeline::Pipeline> {
+pub(crate) fn slow(topic: &str) -> std::sync::Arc<citycell::pipeline::Pipeline> {
     pipeline(&format!(
         "
 pipeline: slow
