@@ -20,6 +20,7 @@ use crate::{
     binder::{Binder, BinderLimits, BoundPipeline, HandOut, Notice, SnapshotPace},
     clickhouse::{
         ClickHouse, ClickHouseError, ClickHouseSettings,
+        archive::{self, ARCHIVE},
         backlog::{Backlog, BacklogLimits},
         cells,
         marks::{self, Mark, MarkingParts},
@@ -69,6 +70,8 @@ pub struct EngineConfig {
     pub writing: WritingLimits,
     /// Where snapshots go, and how often. Without, a restart reads everything from Kafka again.
     pub snapshots: Option<SnapshotSettings>,
+    /// How long records are kept in the archive; without, they are not.
+    pub archive: Option<Duration>,
 }
 
 /// How rows wait for ClickHouse.
@@ -241,11 +244,13 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let marking = marking(&config, &writing, (&tables, &marked), &notices, keeper).await?;
     let stale = marking.moments.stale_indices().collect();
 
+    let archive = start_archive(&config, &marked, (&writing, &backlog)).await?;
     let work = dataflow::Work {
         topics: Arc::clone(&topics),
         grid: Arc::clone(&config.grid),
         marks: marks::start(marking),
         pipelines: start_writers(&config, tables, (&marked, &mut start), (&writing, &backlog)),
+        archive,
         snapshots,
         started_at: started_at.clone(),
         readers: readers.clone(),
@@ -505,6 +510,22 @@ fn start_writers(
         }
     };
     config.pipelines.iter().zip(tables).map(start).collect()
+}
+
+/// Prepares the archive if records are kept.
+async fn start_archive(
+    config: &EngineConfig,
+    marked: &Marked,
+    (parts, backlog): (&TaskParts, &Backlog),
+) -> Result<Option<dataflow::ArchiveWork>, EngineError> {
+    let Some(keep) = config.archive else { return Ok(None) };
+    archive::prepare(&parts.clickhouse, keep).await?;
+    let deployment = config.deployment.clone();
+    Ok(Some(dataflow::ArchiveWork {
+        queue: writer::start(parts.clone(), ARCHIVE.to_owned(), backlog.clone()),
+        marked: marked.get(&(ARCHIVE.to_owned(), deployment.clone())).copied(),
+        deployment,
+    }))
 }
 
 fn bound_pipelines(config: &EngineConfig, topics: &[Arc<str>]) -> Vec<BoundPipeline> {

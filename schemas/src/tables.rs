@@ -10,5 +10,9 @@ pub const SHARED: [(&str, &str); 6] = [
     ("cells", include_str!("../tables/cells.sql")),
 ];
 
+/// The table of the records as Kafka delivered them, made only if they are kept;
+/// `{keep_seconds}` says how long.
+pub const ARCHIVE: (&str, &str) = ("archive", include_str!("../tables/archive.sql"));
+
 /// The view of the moment at which the city is shown.
 pub const MOMENT: &str = include_str!("../tables/city_moment.sql");

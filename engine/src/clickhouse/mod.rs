@@ -1,5 +1,6 @@
 //! ClickHouse: the connection, the tables of a pipeline, its rows and the writer of both.
 
+pub mod archive;
 pub mod backlog;
 pub mod cells;
 pub mod marks;

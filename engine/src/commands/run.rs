@@ -83,6 +83,10 @@ pub struct RunArgs {
     /// From one snapshot to the next.
     #[arg(long, default_value = "60s", value_parser = duration)]
     snapshot_every: Duration,
+    /// Keep the records themselves in ClickHouse, in the table `archive`, for this long; for example
+    /// 30d. Not kept if not said.
+    #[arg(long, value_parser = keep)]
+    archive: Option<Duration>,
     /// The address of /metrics, /healthz and /readyz; one that others reach demands a token.
     #[arg(long, default_value = "127.0.0.1:8601")]
     listen: SocketAddr,
@@ -156,7 +160,16 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
             location: args.snapshots.clone(),
             every: args.snapshot_every,
         }),
+        archive: args.archive,
     })
+}
+
+fn keep(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_secs(60 * 60);
+    match duration(text)? {
+        keep if keep < SHORTEST => Err("must be at least 1h".to_owned()),
+        keep => Ok(keep),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -150,7 +150,8 @@ impl Checker<'_, '_> {
             let message = format!("`{}` is no name", name.value);
             self.faults.at(name.referenced, message, Some(NAME_HINT.to_owned()));
         }
-        let shared = tables::SHARED.iter().any(|(table, _)| *table == name.value);
+        let mut shared = tables::SHARED.iter().chain([&tables::ARCHIVE]);
+        let shared = shared.any(|(table, _)| *table == name.value);
         let ending = RESERVED_ENDINGS.iter().any(|ending| name.value.ends_with(ending));
         // A view of such a name could replace the table of another pipeline's version.
         let history = name.value.contains("_history_");

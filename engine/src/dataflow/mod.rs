@@ -1,12 +1,14 @@
 //! The worker loop: the operators of all pipelines between Kafka and ClickHouse.
 //!
 //! ```text
-//! bindings -> records -> decode (once per topic and schema)
+//! bindings -> records -> archive, if records are kept; pipelines' marks wait for it
+//!                +-> decode (once per topic and schema)
 //!                          +-> pipeline (operators::pipeline) -> sink -> marks
 //!                          |     +-> what it keeps -> snapshots
 //!                          +-> pipeline ...
 //! ```
 
+mod archive;
 mod at_worker_0;
 mod decoding;
 mod sink;
@@ -63,6 +65,7 @@ use crate::{
     snapshot::{KeeperNotice, Run, SnapshotQueue},
 };
 
+pub use archive::ArchiveWork;
 use decoding::DecodedStream;
 pub use sink::Output;
 use sink::SinkParts;
@@ -94,6 +97,8 @@ pub struct Work {
     pub alarm: Alarm,
     /// What we show of ourselves.
     pub metrics: Metrics,
+    /// Where records are kept, if they are.
+    pub archive: Option<ArchiveWork>,
     /// Where snapshots go, if any are taken.
     pub snapshots: Option<SnapshotWork>,
     /// The epoch of each pipeline's state that this process starts with.
@@ -158,11 +163,12 @@ fn build(scope: Scope<'_, u64>, local: usize, work: &Arc<Work>) -> Result<(), St
         },
     };
     let records = source::records(bindings.clone(), parts);
+    let archived = archive::archive(bindings.clone(), records.clone(), work);
     let decoded = decoding::decode(&records, work).map_err(|error| error.to_string())?;
     let mut reports = read_ahead(&bindings, local, work);
     for (number, pipeline) in work.pipelines.iter().enumerate() {
         let mine = decoded[&decoding::sharing(&pipeline.pipeline)].clone();
-        let here = Here { pipeline, number, local };
+        let here = Here { pipeline, number, local, archived: archived.as_ref() };
         let stream = build_pipeline(bindings.clone(), mine, here, work)?;
         reports = reports.concat(stream.map(Report::Reached));
     }
@@ -208,12 +214,14 @@ fn read_ahead<'scope>(
 
 /// A pipeline on this worker.
 #[derive(Clone, Copy)]
-struct Here<'a> {
+struct Here<'a, 'scope> {
     pipeline: &'a PipelineWork,
     /// Its number among the pipelines.
     number: usize,
     /// The worker's number in its process.
     local: usize,
+    /// Passes an epoch once it is archived.
+    archived: Option<&'a StreamVec<'scope, u64, Entry>>,
 }
 
 /// The newest event time of a partition as one pipeline sees it.
@@ -222,7 +230,7 @@ type Reached = (usize, TopicPartition, EventTime);
 fn build_pipeline<'scope>(
     bindings: StreamVec<'scope, u64, Binding>,
     decoded: DecodedStream<'scope>,
-    here: Here<'_>,
+    here: Here<'_, 'scope>,
     shared: &Arc<Work>,
 ) -> Result<StreamVec<'scope, u64, Reached>, String> {
     let Here { pipeline: work, number, .. } = here;
@@ -257,14 +265,17 @@ fn build_pipeline<'scope>(
         rows.map(Output::Row).concat(rejects.map(Output::Reject)).concat(late.map(Output::Late));
     let parts = SinkParts { encoder, queue: work.queue.clone(), marked: work.marked };
     let written = sink::sink(outputs, parts, &format!("{}: rows", plan.name));
-    let entries = books.map(Entry::Record).concat(written.map(Entry::Rows));
+    let mut entries = books.map(Entry::Record).concat(written.map(Entry::Rows));
+    if let Some(archived) = here.archived {
+        entries = entries.concat(archived.clone());
+    }
     keep(bindings.clone(), saved, here, shared);
     mark(bindings, entries, number, work, shared);
     Ok(reached
         .map(move |(topic, partition, time)| (number, TopicPartition { topic, partition }, time)))
 }
 
-impl Here<'_> {
+impl Here<'_, '_> {
     /// What the pipeline keeps on this worker.
     fn memory(&self, shared: &Work) -> Memory {
         let mut restored = self.pipeline.restored.lock().unwrap_or_else(PoisonError::into_inner);
@@ -280,7 +291,7 @@ impl Here<'_> {
 fn keep<'scope>(
     bindings: StreamVec<'scope, u64, Binding>,
     saved: StreamVec<'scope, u64, Saved>,
-    here: Here<'_>,
+    here: Here<'_, '_>,
     shared: &Arc<Work>,
 ) {
     let Some(SnapshotWork { queue, keeper }) = &shared.snapshots else { return };

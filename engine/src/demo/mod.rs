@@ -294,6 +294,7 @@ fn engine_config(
         writing: WritingLimits::default(),
         // An earlier demo's state means nothing to this one.
         snapshots: None,
+        archive: None,
     }
 }
 

@@ -127,6 +127,7 @@ pub(crate) fn config(
         buffer_bytes_max: 16 << 20,
         writing: WritingLimits::default(),
         snapshots: None,
+        archive: None,
     }
 }
 
