@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::{
     binding::Binding,
-    clickhouse::{ClickHouse, sql::literal},
+    clickhouse::{ClickHouse, archive::ARCHIVE, sql::literal},
     kafka::{
         KafkaSettings,
         binding_log::{BindingReader, read_beside},
@@ -65,7 +65,10 @@ impl Audit {
             after = until;
         }
         // Another deployment may write into the same database.
-        compared.retain(|compared| pipelines.contains(&compared.version.pipeline));
+        compared.retain(|compared| {
+            let AuditedVersion { pipeline, version, .. } = compared.version;
+            pipelines.contains(pipeline) || (pipeline == ARCHIVE && version == deployment)
+        });
         if compared.is_empty() && !self.versions().is_empty() {
             return Err(AuditError::OtherDeployment { deployment: deployment.to_owned() });
         }
@@ -91,7 +94,7 @@ fn slice(log: &mut BindingReader) -> Result<Vec<Binding>, AuditError> {
 impl Compared<'_> {
     fn compare(&mut self, bindings: &[Binding], names: &[String], marked: &BTreeMap<u64, String>) {
         let mut bound = BTreeSet::new();
-        for binding in bindings.iter().filter(|binding| binding.epoch.0 <= self.version.last) {
+        for binding in bindings.iter().filter(|binding| self.version.judges(binding.epoch.0)) {
             let epoch = binding.epoch.0;
             bound.insert(epoch);
             let expected = self.as_bound(binding, names);

@@ -1,17 +1,19 @@
 //! Do the books balance, over the whole history in ClickHouse?
 //!
 //! Each check is a query that yields the epochs at fault, in a file of its own. They judge what was
-//! marked when the audit began, so they may run beside an engine at work. [`bindings`] holds the
-//! marks against what was bound.
+//! marked when the audit began, so they may run beside an engine at work. `bindings` holds the marks
+//! against what was bound, and `archive` looks for holes in the records that are kept.
 
-pub mod bindings;
+mod archive;
+mod bindings;
 mod versions;
 
+use rdkafka::error::KafkaError;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     clickhouse::{ClickHouse, ClickHouseError},
-    kafka::binding_log::BindingLogError,
+    kafka::{binding_log::BindingLogError, reader::ReadFailure},
 };
 
 pub use versions::AuditedVersion;
@@ -113,6 +115,12 @@ pub enum AuditError {
     /// The log of bindings cannot be read.
     #[error(transparent)]
     Bindings(#[from] BindingLogError),
+    /// Kafka's settings are wrong.
+    #[error("cannot use Kafka")]
+    Kafka(#[from] KafkaError),
+    /// Kafka does not say what it has.
+    #[error("cannot ask Kafka for a record")]
+    Unanswered(#[from] ReadFailure),
     /// The log belongs to other pipelines.
     #[error(
         "the log of bindings of the deployment {deployment} names none of the pipelines in the \

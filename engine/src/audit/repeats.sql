@@ -9,11 +9,11 @@ FROM
     FROM
     (
         SELECT epoch, count() AS by_key, 0 AS by_value
-        FROM (SELECT DISTINCT {key} FROM `{history}` WHERE epoch <= {last})
+        FROM (SELECT DISTINCT {key} FROM `{history}` WHERE {epochs})
         GROUP BY epoch
         UNION ALL
         SELECT epoch, 0, count()
-        FROM (SELECT DISTINCT * FROM `{history}` WHERE epoch <= {last})
+        FROM (SELECT DISTINCT * FROM `{history}` WHERE {epochs})
         GROUP BY epoch
     )
     GROUP BY epoch

@@ -12,7 +12,7 @@ FROM
         SELECT epoch, rows AS marked, 0 AS there, 1 AS is_mark FROM epochs WHERE {marks}
         UNION ALL
         SELECT epoch, 0, count(), 0
-        FROM (SELECT DISTINCT {key} FROM `{history}` WHERE epoch <= {last})
+        FROM (SELECT DISTINCT {key} FROM `{history}` WHERE {epochs})
         GROUP BY epoch
     )
     GROUP BY epoch

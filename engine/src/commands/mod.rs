@@ -2,7 +2,9 @@
 
 pub mod connection;
 pub mod files;
+mod findings;
 
+pub mod archive;
 pub mod audit;
 pub mod check;
 pub mod demo;

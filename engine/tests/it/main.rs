@@ -3,6 +3,7 @@
 //! `make test` starts the broker and names it in `CITYCELL_KAFKA`.
 
 mod against_model;
+mod archive;
 mod audit;
 mod bad_records;
 mod bindings;

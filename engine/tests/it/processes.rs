@@ -77,12 +77,12 @@ fn produce(topic: &str) {
     sender.flush();
 }
 
-fn free_addresses(count: usize) -> Vec<String> {
+pub(crate) fn free_addresses(count: usize) -> Vec<String> {
     let listeners: Vec<TcpListener> =
         (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }
 
-async fn ended(engine: RunningEngine) {
+pub(crate) async fn ended(engine: RunningEngine) {
     tokio::task::spawn_blocking(|| engine.wait()).await.unwrap().unwrap();
 }
