@@ -474,6 +474,7 @@ impl Binder {
             previous_bound_time_ms,
             watermarks: watermarks.finish(),
             partitions,
+            left: previous.map_or_else(BTreeMap::new, |binding| binding.left.clone()),
             versions: versions
                 .map(|pipeline| (pipeline.name.clone(), pipeline.version.clone()))
                 .collect(),
@@ -560,20 +561,15 @@ impl<'a> Watermarks<'a> {
         since.is_some_and(|since| since.elapsed() >= self.binder.limits.idle_after)
     }
 
-    /// The watermark of each pipeline; it never goes back.
+    /// The watermark of each pipeline; it never goes back, nor while a pipeline does not run.
     fn finish(self) -> BTreeMap<String, EventTime> {
-        let before = |name: &String| {
-            let last = self.progress.last.as_ref();
-            let before = last.and_then(|binding| binding.watermarks.get(name).copied());
-            before.unwrap_or(EventTime::MIN)
-        };
-        let pipelines = self.binder.pipelines.iter().zip(&self.reached);
-        pipelines
-            .map(|(pipeline, reached)| {
-                let before = before(&pipeline.name);
-                (pipeline.name.clone(), reached.unwrap_or(before).max(before))
-            })
-            .collect()
+        let last = self.progress.last.as_ref();
+        let mut watermarks = last.map_or_else(BTreeMap::new, |last| last.watermarks.clone());
+        for (pipeline, reached) in self.binder.pipelines.iter().zip(&self.reached) {
+            let watermark = watermarks.entry(pipeline.name.clone()).or_insert(EventTime::MIN);
+            *watermark = reached.unwrap_or(*watermark).max(*watermark);
+        }
+        watermarks
     }
 }
 

@@ -30,7 +30,11 @@ pub struct Binding {
     pub previous_bound_time_ms: i64,
     /// Which records of each partition.
     pub partitions: BTreeMap<TopicPartition, PartitionRange>,
-    /// What each pipeline had seen of event time in all epochs before this one.
+    /// How far each partition was read of topics that no pipeline reads now: whoever comes back to
+    /// one reads on from there.
+    pub left: BTreeMap<String, BTreeMap<i32, i64>>,
+    /// What each pipeline had seen of event time in all epochs before this one, also those that do
+    /// not run now.
     pub watermarks: BTreeMap<String, EventTime>,
     /// The version of each pipeline: a hash over its plan, its schema and the grid.
     pub versions: BTreeMap<String, String>,
@@ -73,6 +77,7 @@ impl Binding {
                 .into_iter()
                 .map(|(topic, ranges)| (topic.to_owned(), ranges))
                 .collect(),
+            left: self.left.clone(),
             watermarks: self.watermarks.clone(),
             versions: self.versions.clone(),
             grid: self.grid.clone(),
@@ -80,8 +85,8 @@ impl Binding {
         serde_json::to_value(&record).expect("maps with text keys are always JSON")
     }
 
-    /// Reads what [`Self::to_value`] made as text; partitions of topics that are no longer read are
-    /// left out.
+    /// Reads what [`Self::to_value`] made as text; of topics that are not read it keeps only how far
+    /// they were.
     ///
     /// # Errors
     /// When the bytes are no binding.
@@ -89,8 +94,8 @@ impl Binding {
         Self::from_value(&serde_json::from_slice(bytes)?, topics)
     }
 
-    /// Reads what [`Self::to_value`] made; partitions of topics that are no longer read are left
-    /// out.
+    /// Reads what [`Self::to_value`] made; of topics that are not read it keeps only how far they
+    /// were.
     ///
     /// # Errors
     /// When the value is no binding.
@@ -98,18 +103,29 @@ impl Binding {
         value: &serde_json::Value,
         topics: &[impl AsRef<str>],
     ) -> Result<Self, serde_json::Error> {
-        let record = Record::deserialize(value)?;
+        let mut record = Record::deserialize(value)?;
         let mut partitions = BTreeMap::new();
-        for (index, topic) in (0u16..).zip(topics) {
-            for (partition, range) in record.partitions.get(topic.as_ref()).into_iter().flatten() {
-                partitions.insert(TopicPartition { topic: index, partition: *partition }, *range);
+        let mut left = record.left;
+        for (topic, index) in topics.iter().zip(0u16..) {
+            let at = |partition| TopicPartition { topic: index, partition };
+            for (partition, next) in left.remove(topic.as_ref()).into_iter().flatten() {
+                let nothing = PartitionRange { from_offset: next, next_offset: next, idle: true };
+                partitions.insert(at(partition), nothing);
             }
+            for (partition, range) in record.partitions.remove(topic.as_ref()).unwrap_or_default() {
+                partitions.insert(at(partition), range);
+            }
+        }
+        for (topic, ranges) in record.partitions {
+            let ends = ranges.into_iter().map(|(partition, range)| (partition, range.next_offset));
+            left.insert(topic, ends.collect());
         }
         Ok(Self {
             epoch: record.epoch,
             bound_time_ms: record.bound_time_ms,
             previous_bound_time_ms: record.previous_bound_time_ms,
             partitions,
+            left,
             watermarks: record.watermarks,
             versions: record.versions,
             grid: record.grid,
@@ -126,6 +142,9 @@ struct Record {
     bound_time_ms: i64,
     previous_bound_time_ms: i64,
     partitions: BTreeMap<String, Vec<(i32, PartitionRange)>>,
+    /// Bindings were kept without before there was a reader who left.
+    #[serde(default)]
+    left: BTreeMap<String, BTreeMap<i32, i64>>,
     watermarks: BTreeMap<String, EventTime>,
     versions: BTreeMap<String, String>,
     grid: String,

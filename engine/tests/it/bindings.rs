@@ -21,6 +21,7 @@ fn binding(epoch: u64) -> Binding {
         bound_time_ms: 17,
         previous_bound_time_ms: i64::MIN,
         partitions: BTreeMap::from([(TopicPartition { topic: 0, partition: 2 }, range)]),
+        left: BTreeMap::new(),
         watermarks: BTreeMap::from([("crowd".to_owned(), EventTime::MIN)]),
         versions: BTreeMap::from([("crowd".to_owned(), "v1".to_owned())]),
         grid: "grid".to_owned(),

@@ -5,6 +5,7 @@
 mod against_model;
 mod archive;
 mod audit;
+mod away;
 mod bad_records;
 mod bindings;
 mod broker;
