@@ -10,9 +10,10 @@ FROM
         SELECT record_offset AS starts, record_offset + 1 AS ends
         FROM
         (
-            SELECT DISTINCT record_offset
+            SELECT record_offset
             FROM archive
             WHERE topic = {topic} AND partition = {partition} AND {epochs}
+            GROUP BY record_offset
         )
         UNION ALL
         SELECT arrayJoin([range.3, range.4]) AS starts, starts AS ends

@@ -1,21 +1,14 @@
 -- A row sent twice is the same row: no key of an epoch has two values.
 SELECT
     epoch,
-    concat(toString(keys), ' different rows, one per key') AS expected,
-    concat(toString(different), ' different rows in {history}') AS found
+    'one row per key, however often it was sent' AS expected,
+    concat(toString(count()), ' keys with rows that differ in {history}') AS found
 FROM
 (
-    SELECT epoch, sum(by_key) AS keys, sum(by_value) AS different
-    FROM
-    (
-        SELECT epoch, count() AS by_key, 0 AS by_value
-        FROM (SELECT DISTINCT {key} FROM `{history}` WHERE {epochs})
-        GROUP BY epoch
-        UNION ALL
-        SELECT epoch, 0, count()
-        FROM (SELECT DISTINCT * FROM `{history}` WHERE {epochs})
-        GROUP BY epoch
-    )
-    GROUP BY epoch
+    SELECT {key}
+    FROM `{history}`
+    WHERE {epochs}
+    GROUP BY {key}
+    HAVING min(sipHash64(*)) != max(sipHash64(*))
 )
-WHERE keys != different
+GROUP BY epoch

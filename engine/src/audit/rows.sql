@@ -1,5 +1,6 @@
 -- A marked epoch has as many rows as its mark says. A row sent twice is one row: rows are told apart
--- by the key of the table, of which the epoch is a part.
+-- by the key of the table, of which the epoch is a part. Grouping, unlike DISTINCT, goes to disk when
+-- memory does not hold all keys.
 SELECT
     epoch,
     concat(toString(marked_rows), ' rows') AS expected,
@@ -12,7 +13,7 @@ FROM
         SELECT epoch, rows AS marked, 0 AS there, 1 AS is_mark FROM epochs WHERE {marks}
         UNION ALL
         SELECT epoch, 0, count(), 0
-        FROM (SELECT DISTINCT {key} FROM `{history}` WHERE {epochs})
+        FROM (SELECT {key} FROM `{history}` WHERE {epochs} GROUP BY {key})
         GROUP BY epoch
     )
     GROUP BY epoch

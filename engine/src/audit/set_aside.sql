@@ -12,7 +12,13 @@ FROM
         SELECT epoch, {entry} AS marked, 0 AS there, 1 AS is_mark FROM epochs WHERE {marks}
         UNION ALL
         SELECT epoch, 0, count(), 0
-        FROM (SELECT DISTINCT topic, partition, record_offset, epoch FROM {place} WHERE {marks})
+        FROM
+        (
+            SELECT topic, partition, record_offset, epoch
+            FROM {place}
+            WHERE {marks}
+            GROUP BY ALL
+        )
         GROUP BY epoch
     )
     GROUP BY epoch

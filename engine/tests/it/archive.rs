@@ -7,6 +7,8 @@ use std::{
 };
 
 use citycell::{
+    audit::Audit,
+    clickhouse::ClickHouse,
     crash_point::CRASH_POINTS,
     engine::{self, Cluster, EngineConfig},
     snapshot::SnapshotSettings,
@@ -200,6 +202,10 @@ async fn wherever_the_program_is_killed_the_archive_has_no_hole() {
     deployment.holds_what_was_produced(&crowd).await;
     deployment.is_whole(&[]);
     deployment.is_whole(&[ASKING_KAFKA]);
+    let audit = Audit::begin(ClickHouse::new(&deployment.store.settings())).await.unwrap();
+    audit.check(|outcome| assert_eq!(outcome.first, None, "{outcome:?}")).await.unwrap();
+    let bindings = audit.check_bindings(&broker::settings(), &deployment.topic).await.unwrap();
+    assert_eq!(bindings.first, None, "{bindings:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
