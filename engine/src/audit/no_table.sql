@@ -1,4 +1,4 @@
 -- What stands in for `rows` if the table is not there.
-SELECT DISTINCT epoch, concat(toString(rows), ' rows') AS expected, 'no table {history}' AS found
+SELECT DISTINCT epoch, concat(toString(rows), ' rows') AS expected, concat('no table ', {history}) AS found
 FROM epochs
 WHERE {marks} AND rows > 0

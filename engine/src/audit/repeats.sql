@@ -2,11 +2,11 @@
 SELECT
     epoch,
     'one row per key, however often it was sent' AS expected,
-    concat(toString(count()), ' keys with rows that differ in {history}') AS found
+    concat(toString(count()), ' keys with rows that differ in ', {history}) AS found
 FROM
 (
     SELECT {key}
-    FROM `{history}`
+    FROM {table}
     WHERE {epochs}
     GROUP BY {key}
     HAVING min(sipHash64(*)) != max(sipHash64(*))

@@ -4,7 +4,7 @@
 SELECT
     epoch,
     concat(toString(marked_rows), ' rows') AS expected,
-    concat(toString(rows_there), ' rows in {history}') AS found
+    concat(toString(rows_there), ' rows in ', {history}) AS found
 FROM
 (
     SELECT epoch, max(marked) AS marked_rows, sum(there) AS rows_there, max(is_mark) AS is_marked
@@ -13,7 +13,7 @@ FROM
         SELECT epoch, rows AS marked, 0 AS there, 1 AS is_mark FROM epochs WHERE {marks}
         UNION ALL
         SELECT epoch, 0, count(), 0
-        FROM (SELECT {key} FROM `{history}` WHERE {epochs} GROUP BY {key})
+        FROM (SELECT {key} FROM {table} WHERE {epochs} GROUP BY {key})
         GROUP BY epoch
     )
     GROUP BY epoch

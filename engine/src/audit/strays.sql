@@ -5,7 +5,7 @@ SELECT
     concat(toString(count()), ' rows in ', place) AS found
 FROM
 (
-    SELECT epoch, '{history}' AS place FROM `{history}` WHERE {epochs}
+    SELECT epoch, {history} AS place FROM {table} WHERE {epochs}
     UNION ALL
     SELECT epoch, 'rejects' FROM rejects WHERE {marks}
     UNION ALL

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::clickhouse::{
-    ClickHouse, ClickHouseError, archive::ARCHIVE, marks::last_marked, sql::literal,
+    ClickHouse, ClickHouseError,
+    archive::ARCHIVE,
+    marks::last_marked,
+    sql::{identifier, literal},
 };
 
 /// A version of a pipeline with marks.
@@ -65,7 +68,8 @@ impl AuditedVersion {
     pub(super) fn fill(&self, sql: &str) -> String {
         let key = self.key.as_deref().unwrap_or_default();
         sql.replace("{marks}", &self.marks())
-            .replace("{history}", &self.history)
+            .replace("{table}", &identifier(&self.history))
+            .replace("{history}", &literal(&self.history))
             .replace("{epochs}", &self.epochs())
             .replace("{key}", key)
     }
