@@ -33,15 +33,19 @@ impl Program {
         let snapshots = folder.path().join("snapshots");
         std::fs::create_dir(&snapshots).unwrap();
         let shim = build_shim(folder.path());
-        Self { folder, topic: topic.to_owned(), brokers, clickhouse, snapshots, shim }
+        let program =
+            Self { folder, topic: topic.to_owned(), brokers, clickhouse, snapshots, shim };
+        File::create(program.log()).unwrap();
+        program
     }
 
     pub(super) fn snapshots(&self) -> &Path {
         &self.snapshots
     }
 
+    /// What the engines say. It outlives the test.
     pub(super) fn log(&self) -> PathBuf {
-        self.folder.path().join("log")
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join("torture.log")
     }
 
     /// Moves the engines' wall clock, if the C compiler made it possible.
@@ -52,7 +56,7 @@ impl Program {
 
     pub(super) fn start(&self, workers: usize, crash_at: Option<&str>) -> Child {
         let log = File::options().append(true).create(true).open(self.log()).unwrap();
-        let mut command = self.command(workers);
+        let mut command = self.command(workers, "snapshots");
         if let Some(crash_at) = crash_at {
             command.env("CITYCELL_CRASH_AT", crash_at);
         }
@@ -65,19 +69,26 @@ impl Program {
     /// Reads everything, into this database, and ends. Without snapshots it is a fresh run.
     pub(super) fn run_to_the_end(&self, database: &str, snapshots: &str) {
         let log = File::options().append(true).create(true).open(self.log()).unwrap();
-        let mut command = self.command(1);
-        command.args(["--until-end", "--database", database, "--snapshots", snapshots]);
+        let mut command = self.command(1, snapshots);
+        command.args(["--until-end", "--database", database]);
         let ended = command.stderr(log).status().unwrap();
         assert!(ended.success(), "{ended}: {}", self.log().display());
     }
 
-    fn command(&self, workers: usize) -> Command {
+    fn command(&self, workers: usize, snapshots: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_citycell"));
         command
             .current_dir(&self.folder)
             .args(["run", "crowd.yaml", "other.yaml", "--grid", "grid.geojson"])
             .args(["--listen", "127.0.0.1:0", "--tick", "100ms", "--idle-after", "2s"])
-            .args(["--snapshot-every", "700ms", "--workers", &workers.to_string()])
+            .args([
+                "--snapshots",
+                snapshots,
+                "--snapshot-every",
+                "700ms",
+                "--workers",
+                &workers.to_string(),
+            ])
             .args(["--deployment", &self.topic, "--clickhouse", &self.clickhouse])
             .args(["--brokers", &self.brokers])
             .stdout(Stdio::null());
