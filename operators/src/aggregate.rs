@@ -7,6 +7,9 @@
 //!   + retire (negated)                                             ticks --------+
 //! ```
 //!
+//! This is the way of a plan with extremes. Without them [`crate::totals`] keeps the same sums in a
+//! map; each is the other's test.
+//!
 //! Each touched key comes out once per epoch, at that epoch, with what it was and what it is, and
 //! not at all when both are the same. Several epochs may be in flight. A window that is closed
 //! under an epoch's watermark changes no more: its keys leave the arrangements in slices, and that
@@ -31,6 +34,7 @@ use crate::lateness::Horizon;
 use crate::retire::{Handle, Retirement, retire};
 use crate::saved::{Keeping, Saved};
 use crate::tick::Tick;
+use crate::totals::totals;
 
 pub(crate) type TotalsTrace = TraceAgent<KeySpine<Key, u64, Accumulators>>;
 pub(crate) type ExtremesTrace = TraceAgent<ValSpine<Key, Ranked, u64, isize>>;
@@ -58,8 +62,22 @@ pub struct Aggregated<'scope> {
     pub saved: StreamVec<'scope, u64, Saved>,
 }
 
-/// Adds contributions up by key.
+/// Adds contributions up by key: in a map where the plan has no extremes, else as
+/// [`arranged`].
 pub fn aggregate<'scope>(
+    contributions: Contributions<'scope>,
+    ticks: StreamVec<'scope, u64, Tick>,
+    aggregation: Aggregation,
+) -> Aggregated<'scope> {
+    if aggregation.extremes.is_empty() {
+        totals(contributions.totals.inner, ticks, aggregation)
+    } else {
+        arranged(contributions, ticks, aggregation)
+    }
+}
+
+/// Adds contributions up by key in differential's arrangements, extremes or not.
+pub fn arranged<'scope>(
     contributions: Contributions<'scope>,
     ticks: StreamVec<'scope, u64, Tick>,
     aggregation: Aggregation,

@@ -4,8 +4,8 @@
 //! any more, the epoch's rows are handed over together, epochs in order, also those without rows.
 //! The order of the rows within an epoch is arbitrary: the state machine sorts.
 //!
-//! An epoch whose tick never came is not applied. It occurs only when a worker shuts down in the
-//! middle of an epoch, and half an epoch must not reach the numbers.
+//! An epoch whose tick never came is not stepped through. It occurs when a state is being restored,
+//! and when a worker shuts down in the middle of an epoch: half an epoch must not reach the numbers.
 //!
 //! Where a tick asks for a snapshot, the machine's state after that epoch goes out beside its rows.
 
@@ -34,6 +34,13 @@ pub(crate) trait ByEpoch: 'static {
 
     /// Applies all rows of one epoch, in any order. Epochs come in order.
     fn step(&mut self, tick: &Tick, rows: Vec<Self::Row>) -> Vec<Self::Output>;
+
+    /// Learns what there was in an epoch that no tick goes with: a state that is being restored.
+    /// Machines that are restored before they start get no such rows.
+    fn load(&mut self, rows: Vec<Self::Row>) -> Vec<Self::Output> {
+        drop(rows);
+        Vec::new()
+    }
 
     /// What was touched since this was last asked.
     fn save(&mut self) -> Saved;
@@ -94,7 +101,11 @@ pub(crate) fn by_epoch<'scope, M: ByEpoch>(
                     break;
                 }
                 let Pending { capabilities: (for_rows, for_saved), tick, rows } = entry.remove();
-                let Some(tick) = tick else { continue };
+                let Some(tick) = tick else {
+                    let made = machine.load(rows);
+                    rows_output.session(&for_rows).give_iterator(made.into_iter());
+                    continue;
+                };
                 let made = machine.step(&tick, rows);
                 rows_output.session(&for_rows).give_iterator(made.into_iter());
                 if tick.snapshot {

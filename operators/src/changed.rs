@@ -25,6 +25,7 @@ use crate::combine::{Extremes, Ranked};
 use crate::keys::Key;
 use crate::saved::{Part, Saved, Touched};
 use crate::tick::Tick;
+use crate::totals::size;
 
 type TotalsBatch = <TotalsTrace as TraceReader>::Batch;
 type ExtremesBatch = <ExtremesTrace as TraceReader>::Batch;
@@ -220,14 +221,10 @@ impl Reader {
     }
 
     fn count_live(&self, key: &Key, old: Option<&State>, new: Option<&State>) {
-        let bytes = |state: &State| {
-            let bytes = size_of::<Key>() + key.group.len() + state.totals.bytes();
-            i64::try_from(bytes).unwrap_or(i64::MAX)
-        };
         let live = &self.aggregation.keeping.live;
         match (old, new) {
-            (None, Some(state)) => live.add(1, bytes(state)),
-            (Some(state), None) => live.add(-1, -bytes(state)),
+            (None, Some(state)) => live.add(1, size(key, state)),
+            (Some(state), None) => live.add(-1, -size(key, state)),
             _ => {}
         }
     }

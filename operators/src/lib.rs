@@ -34,6 +34,7 @@ mod sums;
 pub mod aggregate;
 mod changed;
 mod retire;
+mod totals;
 
 pub mod roll_up;
 
