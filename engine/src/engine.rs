@@ -40,8 +40,8 @@ use crate::{
     metrics::Metrics,
     pipeline::Pipeline,
     snapshot::{
-        self, KeeperNotice, KeeperParts, KeptPipeline, SnapshotError, SnapshotSettings,
-        StartingPoint, Storage, Wanted, WantedPipeline,
+        self, KeeperNotice, KeeperParts, KeptPipeline, RestoreError, SnapshotError,
+        SnapshotSettings, StartingPoint, Storage, Wanted, WantedPipeline,
     },
 };
 
@@ -129,9 +129,12 @@ pub enum EngineError {
     /// ClickHouse cannot be reached or refuses.
     #[error(transparent)]
     ClickHouse(#[from] ClickHouseError),
-    /// Snapshots cannot be read or their place cannot be used.
+    /// Snapshots' place cannot be used.
     #[error(transparent)]
     Snapshots(#[from] SnapshotError),
+    /// No state can be read.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// Process 0 started with another state than this process.
     #[error("process 0 started from another snapshot than this process: start all of them again")]
     OtherStart,
@@ -193,7 +196,7 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let topics = config.topics();
     reach_kafka(&config)?;
     let clickhouse = ClickHouse::new(&config.clickhouse);
-    let (tables, marked) = prepare_tables(&config, &clickhouse).await?;
+    let (tables, mut marked) = prepare_tables(&config, &clickhouse).await?;
     let storage = config.snapshots.as_ref();
     let storage = storage.map(|settings| Storage::open(&settings.location, &config.deployment));
     let storage = storage.transpose()?;
@@ -205,7 +208,8 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         }
         false => None,
     };
-    let mut start = starting_point(&config, storage.as_ref(), &tables, &marked).await?;
+    let mut start = starting_point(&config, storage.as_ref(), &tables, &clickhouse).await?;
+    start.raise(&mut marked);
     let started_at = start.epochs();
     let (notices, heard) = crossbeam_channel::unbounded();
     let (handed_out, bindings) = crossbeam_channel::unbounded();
@@ -368,13 +372,12 @@ async fn starting_point(
     config: &EngineConfig,
     storage: Option<&Storage>,
     tables: &[Arc<PipelineTable>],
-    marked: &Marked,
+    clickhouse: &ClickHouse,
 ) -> Result<StartingPoint, EngineError> {
     let Some(storage) = storage else { return Ok(StartingPoint::default()) };
     let wanted = |(pipeline, table): (&Arc<Pipeline>, &Arc<PipelineTable>)| WantedPipeline {
         pipeline: Arc::clone(pipeline),
         version: table.version.clone(),
-        marked: marked.get(&(table.pipeline.clone(), table.version.clone())).copied(),
     };
     let pipelines: Vec<_> = config.pipelines.iter().zip(tables).map(wanted).collect();
     let (process, processes) =
@@ -386,6 +389,7 @@ async fn starting_point(
         workers,
         peers: processes * workers,
         is_first: config.is_first(),
+        clickhouse,
     };
     let started = std::time::Instant::now();
     let start = snapshot::restore(storage, wanted).await?;

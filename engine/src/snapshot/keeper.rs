@@ -75,7 +75,7 @@ pub struct KeeperParts {
     pub metrics: Metrics,
     /// Rings if it panics.
     pub alarm: Alarm,
-    /// The number of the newest manifest there is.
+    /// The number of the newest manifest, which is ours.
     pub manifest: u64,
     /// The pipelines.
     pub pipelines: Vec<KeptPipeline>,
@@ -134,9 +134,7 @@ pub fn start(
         marked: pipelines.iter().map(|pipeline| pipeline.marked).collect(),
         waiting: pipelines.iter().map(|_| BTreeMap::new()).collect(),
         begun: BTreeMap::new(),
-        // The first manifest is ours even if it says what the last one said: it fences out whoever
-        // wrote that.
-        changed: pipelines.iter().any(|pipeline| pipeline.state.is_some()),
+        changed: false,
         pipelines,
     };
     runtime.spawn(async move {
@@ -307,8 +305,8 @@ impl Keeper {
     }
 }
 
-/// Deletes runs that no manifest names: what an engine wrote that ended before its manifest.
-/// Only at the start, by the one engine that holds the deployment.
+/// Deletes runs that no manifest names: what an engine wrote that ended before its manifest. Only
+/// once nobody else can write manifests.
 ///
 /// # Errors
 /// The storage's.

@@ -26,7 +26,7 @@ use object_store::Error as StorageError;
 
 pub use keeper::{KeeperNotice, KeeperParts, KeptPipeline, start as start_keeper};
 pub use manifest::{Manifest, PipelineState, Reached};
-pub use restore::{RestoredPipeline, StartingPoint, Wanted, WantedPipeline, restore};
+pub use restore::{RestoreError, RestoredPipeline, StartingPoint, Wanted, WantedPipeline, restore};
 pub use run::Run;
 pub use storage::Storage;
 pub use writer::{SnapshotJob, SnapshotQueue, start as start_writer};

@@ -9,7 +9,11 @@ use citycell_operators::{
 use citycell_schemas::Epoch;
 use object_store::Error as StorageError;
 
-use crate::{binding::Binding, pipeline::Pipeline};
+use crate::{
+    binding::Binding,
+    clickhouse::{ClickHouse, ClickHouseError, marks::last_marked, serving::Marked},
+    pipeline::Pipeline,
+};
 
 use super::{
     SnapshotError, keeper,
@@ -19,7 +23,7 @@ use super::{
 };
 
 /// Whose state is wanted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     /// The pipelines.
     pub pipelines: &'a [WantedPipeline],
@@ -31,6 +35,8 @@ pub struct Wanted<'a> {
     pub peers: usize,
     /// Whether this process holds the deployment.
     pub is_first: bool,
+    /// Where rows are marked.
+    pub clickhouse: &'a ClickHouse,
 }
 
 /// A pipeline whose state is wanted.
@@ -40,8 +46,6 @@ pub struct WantedPipeline {
     pub pipeline: Arc<Pipeline>,
     /// Its version: a state of another is of no use.
     pub version: String,
-    /// The last epoch that ClickHouse has of it. A state as of a later one would leave a gap.
-    pub marked: Option<Epoch>,
 }
 
 /// What an engine starts with.
@@ -69,30 +73,72 @@ impl StartingPoint {
         let pipelines = self.pipelines.iter();
         pipelines.map(|(name, restored)| (name.clone(), restored.state.epoch)).collect()
     }
+
+    /// Enters into `marked` what the states take as marked, which is more than what was read before
+    /// the deployment was ours.
+    pub fn raise(&self, marked: &mut Marked) {
+        for (name, RestoredPipeline { state, .. }) in &self.pipelines {
+            let epoch = marked.entry((name.clone(), state.version.clone())).or_default();
+            *epoch = state.epoch.max(*epoch);
+        }
+    }
 }
 
-/// The newest usable state of the pipelines that are wanted.
+/// The newest usable state of the pipelines that are wanted. The process that holds the deployment
+/// takes the snapshots over too: it says what it starts with in a manifest of its own, so that
+/// whoever wrote them before, thawed after a pause perhaps, writes none any more.
 ///
 /// # Errors
 /// When the storage does not answer; a manifest or run that is damaged or gone is passed over for
 /// the manifest before.
-pub async fn restore(
-    storage: &Storage,
-    wanted: Wanted<'_>,
-) -> Result<StartingPoint, SnapshotError> {
-    if wanted.is_first {
-        keeper::delete_orphans(storage).await?;
+pub async fn restore(storage: &Storage, wanted: Wanted<'_>) -> Result<StartingPoint, RestoreError> {
+    loop {
+        let mut start = newest(storage, wanted).await?;
+        if !wanted.is_first {
+            return Ok(start);
+        }
+        let pipelines = start.pipelines.iter();
+        let states = pipelines.map(|(name, restored)| (name.clone(), restored.state.clone()));
+        let ours = Manifest::after(start.manifest, states.collect());
+        // If there is one of this number by now, it is newer than what we have read.
+        if ours.write(storage).await? {
+            start.manifest = ours.number;
+            keeper::delete_orphans(storage).await?;
+            return Ok(start);
+        }
     }
+}
+
+/// Why no state can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The snapshots' storage.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// ClickHouse does not say what is marked.
+    #[error(transparent)]
+    ClickHouse(#[from] ClickHouseError),
+}
+
+async fn newest(storage: &Storage, wanted: Wanted<'_>) -> Result<StartingPoint, RestoreError> {
     let files = manifest::list(storage).await?;
     let number = files.first().and_then(|file| manifest::number_of(file)).unwrap_or_default();
     for file in &files {
-        match load(storage, file, wanted).await {
+        let loaded = match Manifest::read(storage, file).await {
+            Ok(manifest) => {
+                // Read after the manifest: what it takes as marked was marked before it was written.
+                let marked = last_marked(wanted.clickhouse).await?;
+                load(storage, manifest, wanted, &marked).await
+            }
+            Err(error) => Err(error),
+        };
+        match loaded {
             Ok(pipelines) => return Ok(StartingPoint { manifest: number, pipelines }),
             Err(error) if is_unusable(&error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(file, %error, cause, "a snapshot is unusable, trying the one before");
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     }
     if !files.is_empty() {
@@ -112,25 +158,26 @@ fn is_unusable(error: &SnapshotError) -> bool {
 
 async fn load(
     storage: &Storage,
-    file: &str,
+    mut manifest: Manifest,
     wanted: Wanted<'_>,
+    marked: &Marked,
 ) -> Result<BTreeMap<String, RestoredPipeline>, SnapshotError> {
-    let mut manifest = Manifest::read(storage, file).await?;
     let mut pipelines = BTreeMap::new();
-    for WantedPipeline { pipeline, version, marked } in wanted.pipelines {
+    for WantedPipeline { pipeline, version } in wanted.pipelines {
         let name = &pipeline.plan.name;
         let Some(state) = manifest.pipelines.remove(name) else { continue };
         if state.version != *version {
             continue;
         }
-        if *marked < Some(state.epoch) {
+        // Of a city whose tables were made anew, or of another database.
+        if marked.get(&(name.clone(), version.clone())) < Some(&state.epoch) {
             tracing::warn!(
                 pipeline = name,
                 "ClickHouse lacks rows that the snapshot takes as written: they are computed again"
             );
             continue;
         }
-        let workers = workers(storage, file, &state, pipeline, wanted).await?;
+        let workers = workers(storage, &state, pipeline, wanted).await?;
         pipelines.insert(name.clone(), RestoredPipeline { state, workers });
     }
     Ok(pipelines)
@@ -139,17 +186,19 @@ async fn load(
 /// Reads all entries and keeps those of this process's workers.
 async fn workers(
     storage: &Storage,
-    file: &str,
     state: &PipelineState,
     pipeline: &Pipeline,
     wanted: Wanted<'_>,
 ) -> Result<Vec<Restored>, SnapshotError> {
-    let damaged = |reason: String| SnapshotError::Damaged { file: file.to_owned(), reason };
+    let damaged = |reason: String| SnapshotError::Damaged {
+        file: format!("the state of {}", pipeline.plan.name),
+        reason,
+    };
     let binding = Binding::from_value(&state.binding, &[""; 0])
         .map_err(|error| damaged(error.to_string()))?;
     let tick = binding.tick(&pipeline.plan.name);
     if tick.epoch != state.epoch {
-        return Err(damaged(format!("the binding of {} is not its own", pipeline.plan.name)));
+        return Err(damaged("its binding is of another epoch".to_owned()));
     }
     let reading = Reading { horizon: Horizon::of(&pipeline.plan), watermark: tick.watermark };
     let mut merge = Merge::open(storage, &state.runs).await?;

@@ -1,6 +1,9 @@
 //! Writes the runs of this process's workers, however long the storage takes to come back.
 
-use std::time::Duration;
+use std::{
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use citycell_operators::saved::Saved;
@@ -40,13 +43,16 @@ pub fn start(runtime: &Handle, storage: Storage, metrics: Metrics, alarm: Alarm)
     let (queue, mut jobs) = mpsc::unbounded_channel::<SnapshotJob>();
     runtime.spawn(async move {
         let _rings_on_panic = alarm;
+        // An engine that was fenced out may still write files of the same epochs and workers.
+        let ours = RandomState::new().hash_one(std::process::id());
         while let Some(job) = jobs.recv().await {
             let SnapshotJob { pipeline, version, epoch, worker, saved, done } = job;
             if saved.is_empty() {
                 done(None);
                 continue;
             }
-            let file = format!("runs/{pipeline}-{version}/{:013}-{worker}.run", epoch.0);
+            let file =
+                format!("runs/{pipeline}-{version}/{:013}-{worker}-{ours:016x}.run", epoch.0);
             let encoded = tokio::task::spawn_blocking(move || encode(&saved, file, epoch)).await;
             let (run, data) = encoded.expect("entries in memory are always written");
             write(&storage, &run, data, &metrics).await;
