@@ -44,7 +44,7 @@ enum Command {
     /// List, print and try event schemas
     Schema(schema::SchemaArgs),
     /// Run pipelines: Kafka in, ClickHouse out
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Check that the books in ClickHouse balance, epoch by epoch
     Audit(audit::AuditArgs),
     /// Look after the records that are kept
@@ -82,7 +82,7 @@ fn execute(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Plan(args) => return printed(plan::run(&args, &mut out)),
         Command::Test(args) => return printed(test::run(&args, &mut out)),
         Command::Schema(args) => return printed(schema::run(&args, &mut out)),
-        Command::Run(args) => runtime.block_on(run::run(args))?,
+        Command::Run(args) => runtime.block_on(run::run(*args))?,
         Command::Audit(args) => return runtime.block_on(audit::run(args, &mut out)),
         Command::Archive(command) => return runtime.block_on(archive::run(command, &mut out)),
         Command::Demo(args) => return Ok(runtime.block_on(demo::run(args))?),

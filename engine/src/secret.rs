@@ -53,7 +53,7 @@ impl Secret {
         match file {
             Some(path) => Self::of_file(path).map(Some),
             None => match env::var(variable) {
-                Ok(text) => Ok((!text.is_empty()).then(|| Self(text))),
+                Ok(text) => Ok((!text.is_empty()).then_some(Self(text))),
                 Err(VarError::NotPresent) => Ok(None),
                 Err(VarError::NotUnicode(_)) => Err(SecretError::NotText(variable)),
             },

@@ -7,7 +7,7 @@
 //!   + retire (negated)                                             ticks --------+
 //! ```
 //!
-//! This is the way of a plan with extremes. Without them [`crate::totals`] keeps the same sums in a
+//! This is the way of a plan with extremes. Without them `totals` keeps the same sums in a
 //! map; each is the other's test.
 //!
 //! Each touched key comes out once per epoch, at that epoch, with what it was and what it is, and

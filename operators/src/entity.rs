@@ -24,6 +24,7 @@ use crate::keys::Values;
 use crate::lateness::Horizon;
 use crate::members::{Member, Members, change};
 use crate::plan::Take;
+use crate::restored::WindowedMembers;
 use crate::saved::{Keeping, Part, Saved, Touched};
 use crate::tick::Tick;
 
@@ -66,7 +67,7 @@ impl EntityValues {
     pub(crate) fn restored(
         (horizon, take): (Horizon, Take),
         keeping: Keeping,
-        entities: Vec<((EventTime, Box<[u8]>), Members)>,
+        entities: Vec<WindowedMembers>,
     ) -> Self {
         let mut windows: BTreeMap<EventTime, AHashMap<_, _>> = BTreeMap::new();
         let mut bytes = 0;

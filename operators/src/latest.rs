@@ -24,6 +24,7 @@ use crate::entity::{EntityStreams, size};
 use crate::events::Observation;
 use crate::lateness::Horizon;
 use crate::members::{Members, change};
+use crate::restored::LatestMembers;
 use crate::saved::{Keeping, Part, Saved, Touched};
 use crate::tick::Tick;
 
@@ -93,7 +94,7 @@ impl LatestValues {
     pub(crate) fn restored(
         (horizon, silence): (Horizon, Silence),
         keeping: Keeping,
-        (bound_time_ms, entities): (i64, Vec<(Box<[u8]>, Members)>),
+        (bound_time_ms, entities): (i64, Vec<LatestMembers>),
     ) -> Self {
         let mut restored = Self {
             horizon,

@@ -77,14 +77,19 @@ pub fn route(part: Part, key: &[u8]) -> Result<u64, UnreadableEntry> {
     })
 }
 
+/// An entity's observations in a window.
+pub(crate) type WindowedMembers = ((EventTime, Box<[u8]>), Members);
+/// An entity's observations.
+pub(crate) type LatestMembers = (Box<[u8]>, Members);
+
 /// A pipeline's state on one worker as of the end of an epoch.
 #[derive(Debug)]
 pub struct Restored {
     /// That epoch's decisions.
     pub tick: Tick,
     pub(crate) events: Vec<(EventId, Known)>,
-    pub(crate) entities: Vec<((EventTime, Box<[u8]>), Members)>,
-    pub(crate) latest: Vec<(Box<[u8]>, Members)>,
+    pub(crate) entities: Vec<WindowedMembers>,
+    pub(crate) latest: Vec<LatestMembers>,
     pub(crate) totals: Vec<(Key, Accumulators)>,
     pub(crate) extremes: Vec<((Key, Ranked), isize)>,
     pub(crate) held: Vec<(Key, Pending)>,

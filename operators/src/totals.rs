@@ -21,6 +21,9 @@ use crate::keys::Key;
 use crate::saved::{Part, Saved, Touched};
 use crate::tick::Tick;
 
+/// The keys of one window by place and group.
+type Groups = AHashMap<(Place, Box<[u8]>), Entry>;
+
 /// A change of one key's sums at an epoch.
 type Contribution = (Key, u64, Accumulators);
 
@@ -42,7 +45,7 @@ pub(crate) fn totals<'scope>(
 
 struct Totals {
     aggregation: Aggregation,
-    windows: BTreeMap<EventTime, AHashMap<(Place, Box<[u8]>), Entry>>,
+    windows: BTreeMap<EventTime, Groups>,
     unsaved: Touched<Key>,
 }
 

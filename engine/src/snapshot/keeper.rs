@@ -245,7 +245,7 @@ impl Keeper {
                 self.metrics.snapshot_kept(&state.name, kept.epoch, bytes(kept));
             }
         }
-        Ok(self.prune(&manifest).await?.map_or(Err(Fenced), Ok))
+        Ok(self.prune(&manifest).await?.ok_or(Fenced))
     }
 
     /// One run of a pipeline's many, if they have outgrown the one that was merged last.

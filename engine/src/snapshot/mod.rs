@@ -60,7 +60,7 @@ pub enum SnapshotError {
         file: String,
         /// Why not.
         #[source]
-        source: StorageError,
+        source: Box<StorageError>,
     },
     /// A file cannot be read or written on this machine.
     #[error("cannot {action} {file}")]

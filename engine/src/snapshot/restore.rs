@@ -149,11 +149,11 @@ async fn newest(storage: &Storage, wanted: Wanted<'_>) -> Result<StartingPoint, 
 
 /// Whether waiting cannot help.
 fn is_unusable(error: &SnapshotError) -> bool {
-    matches!(
-        error,
-        SnapshotError::Damaged { .. }
-            | SnapshotError::Storage { source: StorageError::NotFound { .. }, .. }
-    )
+    match error {
+        SnapshotError::Damaged { .. } => true,
+        SnapshotError::Storage { source, .. } => matches!(**source, StorageError::NotFound { .. }),
+        _ => false,
+    }
 }
 
 async fn load(

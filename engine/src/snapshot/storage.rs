@@ -150,7 +150,7 @@ fn remote(location: &str) -> Result<Arc<dyn ObjectStore>, SnapshotError> {
 
 fn failed(action: &'static str, file: &str) -> impl FnOnce(StorageError) -> SnapshotError + use<> {
     let file = file.to_owned();
-    move |source| SnapshotError::Storage { action, file, source }
+    move |source| SnapshotError::Storage { action, file, source: Box::new(source) }
 }
 
 pub(super) fn local_failed(

@@ -49,7 +49,8 @@ impl Settings {
         let text = std::env::var("CITYCELL_TORTURE").unwrap_or_default();
         let number = |name: &str, usual| {
             let said = text.split_whitespace().filter_map(|word| word.split_once('='));
-            let value = said.filter(|(key, value)| *key == name && !value.is_empty()).last();
+            let mut said = said.filter(|(key, value)| *key == name && !value.is_empty());
+            let value = said.next_back();
             value.map_or(usual, |(_, value)| {
                 value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number"))
             })
