@@ -134,18 +134,20 @@ fn run(live: usize, size: Size) -> (f64, u64) {
     })
 }
 
-fn key_of(number: usize) -> Key {
+/// A key of its own for each number.
+pub(crate) fn key_of(number: usize) -> Key {
     Key { place: place(number), ..Key::default() }
 }
 
-fn one() -> Accumulators {
+/// One event of one key.
+pub(crate) fn one() -> Accumulators {
     let mut one = Accumulators::none(1);
     one.contribute(&[Some(7)], 1);
     one
 }
 
 /// The watermark stays, so that nothing retires.
-fn tick(epoch: u64) -> Tick {
+pub(crate) fn tick(epoch: u64) -> Tick {
     let now = i64::try_from(epoch).expect("a small number");
     Tick {
         epoch: Epoch(epoch),

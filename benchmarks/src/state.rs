@@ -17,13 +17,13 @@ use citycell_operators::lateness::Horizon;
 use citycell_operators::restored::Restored;
 use citycell_operators::saved::{Keeping, Recording, Saved};
 use citycell_operators::tick::Tick;
-use citycell_schemas::{Epoch, EventTime};
 use differential_dataflow::AsCollection;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::operators::vec::Input as _;
 use timely::dataflow::operators::{Inspect, Probe};
 
-use crate::city::{PlacedBy, place, plan};
+use crate::city::{PlacedBy, plan};
+use crate::live_cells::{key_of, one, tick};
 
 /// What one side takes.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -143,28 +143,6 @@ fn aggregation() -> Aggregation {
         extremes: Extremes::default(),
         retire_keys_max: 20_000,
         keeping: Keeping { recording: Recording::On, ..Keeping::default() },
-    }
-}
-
-fn key_of(number: usize) -> Key {
-    Key { place: place(number), ..Key::default() }
-}
-
-fn one() -> Accumulators {
-    let mut one = Accumulators::none(1);
-    one.contribute(&[Some(7)], 1);
-    one
-}
-
-/// The watermark stays, so that nothing retires.
-fn tick(epoch: u64) -> Tick {
-    let now = i64::try_from(epoch).expect("a small number");
-    Tick {
-        epoch: Epoch(epoch),
-        bound_time_ms: now,
-        previous_bound_time_ms: now - 1,
-        watermark: EventTime(0),
-        snapshot: false,
     }
 }
 

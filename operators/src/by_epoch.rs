@@ -1,7 +1,8 @@
 //! Runs a state machine epoch by epoch: the frame around every keyed operator.
 //!
-//! Rows are exchanged to the worker that keeps their key. Once no worker can send rows of an epoch
-//! any more, the epoch's rows are handed over together, epochs in order, also those without rows.
+//! Rows are exchanged to the worker that keeps their key, or stay where they are if they are there
+//! already. Once no worker can send rows of an epoch any more, the epoch's rows are handed over
+//! together, epochs in order, also those without rows.
 //! The order of the rows within an epoch is arbitrary: the state machine sorts.
 //!
 //! An epoch whose tick never came is not stepped through. It occurs when a state is being restored,
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::channels::pact::{Exchange, ParallelizationContract, Pipeline};
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::{Capability, InputCapability};
@@ -25,12 +26,9 @@ use crate::tick::Tick;
 /// A state machine that takes one epoch at a time.
 pub(crate) trait ByEpoch: 'static {
     /// What it is given.
-    type Row: timely::ExchangeData;
+    type Row: Clone + 'static;
     /// What it makes of it.
     type Output: Clone + 'static;
-
-    /// The number that decides which worker keeps a row's key.
-    fn route(row: &Self::Row) -> u64;
 
     /// Applies all rows of one epoch, in any order. Epochs come in order.
     fn step(&mut self, tick: &Tick, rows: Vec<Self::Row>) -> Vec<Self::Output>;
@@ -54,6 +52,12 @@ struct Pending<D> {
     rows: Vec<D>,
 }
 
+/// One whose rows may come from any worker.
+pub(crate) trait Routed: ByEpoch<Row: timely::ExchangeData> {
+    /// The number that decides which worker keeps a row's key.
+    fn route(row: &Self::Row) -> u64;
+}
+
 /// What an operator is given.
 pub(crate) struct Inputs<'scope, D> {
     pub(crate) rows: StreamVec<'scope, u64, D>,
@@ -67,13 +71,31 @@ pub(crate) struct Outputs<'scope, O> {
 }
 
 /// Applies each epoch's tick and all its rows that belong to this worker.
-pub(crate) fn by_epoch<'scope, M: ByEpoch>(
+pub(crate) fn by_epoch<'scope, M: Routed>(
     name: &str,
     inputs: Inputs<'scope, M::Row>,
+    machine: M,
+) -> Outputs<'scope, M::Output> {
+    framed(name, inputs, Exchange::new(M::route), machine)
+}
+
+/// Applies each epoch's tick and the rows that are on this worker.
+pub(crate) fn by_epoch_in_place<'scope, M: ByEpoch>(
+    name: &str,
+    inputs: Inputs<'scope, M::Row>,
+    machine: M,
+) -> Outputs<'scope, M::Output> {
+    framed(name, inputs, Pipeline, machine)
+}
+
+fn framed<'scope, M: ByEpoch>(
+    name: &str,
+    inputs: Inputs<'scope, M::Row>,
+    contract: impl ParallelizationContract<u64, Vec<M::Row>> + 'static,
     mut machine: M,
 ) -> Outputs<'scope, M::Output> {
     let mut builder = OperatorBuilder::new(name.to_owned(), inputs.ticks.scope());
-    let mut rows_input = builder.new_input(inputs.rows, Exchange::new(M::route));
+    let mut rows_input = builder.new_input(inputs.rows, contract);
     let mut ticks_input = builder.new_input(inputs.ticks, Pipeline);
     let (output, rows) = builder.new_output();
     let mut rows_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(output);

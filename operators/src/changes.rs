@@ -14,14 +14,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::generic::OutputBuilder;
-use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::dataflow::operators::{Capability, InputCapability};
 
 use crate::accumulators::{Change, State};
+use crate::by_epoch::{ByEpoch, Inputs, Outputs, by_epoch_in_place};
 use crate::keys::Key;
 use crate::lateness::Horizon;
 use crate::saved::{Part, Pending, Saved};
@@ -61,69 +57,11 @@ pub struct Published<'scope> {
 pub fn publish<'scope>(
     changes: StreamVec<'scope, u64, Change>,
     ticks: StreamVec<'scope, u64, Tick>,
-    mut publisher: Publisher,
+    publisher: Publisher,
 ) -> Published<'scope> {
-    let mut builder = OperatorBuilder::new("publish".to_owned(), ticks.scope());
-    let mut changes_input = builder.new_input(changes, Pipeline);
-    let mut ticks_input = builder.new_input(ticks, Pipeline);
-    let (output, versions) = builder.new_output();
-    let mut versions_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(output);
-    let (output, saved) = builder.new_output();
-    let mut saved_output = OutputBuilder::<_, CapacityContainerBuilder<Vec<_>>>::from(output);
-    builder.build(move |_| {
-        let mut waiting: BTreeMap<u64, Waiting> = BTreeMap::new();
-        move |frontiers| {
-            let mut versions_output = versions_output.activate();
-            let mut saved_output = saved_output.activate();
-            changes_input.for_each(|capability, changes| {
-                if let Some(epoch) = waiting_epoch(&mut waiting, &capability) {
-                    epoch.changes.append(changes);
-                }
-            });
-            ticks_input.for_each(|capability, ticks| {
-                if let Some(epoch) = waiting_epoch(&mut waiting, &capability) {
-                    epoch.tick = ticks.pop();
-                }
-            });
-            while let Some(entry) = waiting.first_entry() {
-                if frontiers.iter().any(|frontier| frontier.less_equal(entry.key())) {
-                    break;
-                }
-                let Waiting { for_versions, for_saved, changes, tick } = entry.remove();
-                let Some(tick) = tick else {
-                    publisher.load(changes);
-                    continue;
-                };
-                let versions = publisher.run(changes, tick);
-                versions_output.session(&for_versions).give_iterator(versions.into_iter());
-                if tick.snapshot {
-                    saved_output.session(&for_saved).give(publisher.save());
-                }
-            }
-        }
-    });
-    Published { versions, saved }
-}
-
-/// What has arrived of an epoch that is not complete.
-struct Waiting {
-    for_versions: Capability<u64>,
-    for_saved: Capability<u64>,
-    changes: Vec<Change>,
-    tick: Option<Tick>,
-}
-
-fn waiting_epoch<'a>(
-    waiting: &'a mut BTreeMap<u64, Waiting>,
-    capability: &InputCapability<u64>,
-) -> Option<&'a mut Waiting> {
-    let epoch = *capability.least()?;
-    Some(waiting.entry(epoch).or_insert_with(|| Waiting {
-        for_versions: capability.delayed(&epoch, 0),
-        for_saved: capability.delayed(&epoch, 1),
-        changes: Vec::new(),
-        tick: None,
-    }))
+    let inputs = Inputs { rows: changes, ticks };
+    let Outputs { rows, saved } = by_epoch_in_place("publish", inputs, publisher);
+    Published { versions: rows, saved }
 }
 
 /// What is held back, and what was published.
@@ -151,41 +89,12 @@ impl Publisher {
         Self { publish, held, published: BTreeMap::new(), saved }
     }
 
-    /// Learns what there is in an epoch that no tick goes with: a state that is being loaded. Its
-    /// rows are published but for those that are held back.
-    fn load(&mut self, changes: Vec<Change>) {
-        if self.publish.keyframe_every_ms.is_none() {
-            return;
-        }
-        let there = changes.into_iter().filter_map(|change| Some((change.key, change.new?)));
-        self.published.extend(there);
-        for (key, (published, _)) in &self.held {
-            match published {
-                Some(state) => self.published.insert(key.clone(), state.clone()),
-                None => self.published.remove(key),
-            };
-        }
-    }
-
-    /// Everything that is held back, and that nothing else is any more.
-    fn save(&mut self) -> Saved {
-        let mut saved = Saved::default();
-        for key in self.saved.iter().filter(|key| !self.held.contains_key(key)) {
-            saved.push(Part::Held, key, None::<&Pending>);
-        }
-        for (key, pending) in &self.held {
-            saved.push(Part::Held, key, Some(pending));
-        }
-        self.saved = self.held.keys().cloned().collect();
-        saved
-    }
-
     /// The versions of one epoch.
-    fn run(&mut self, changes: Vec<Change>, tick: Tick) -> Vec<Version> {
+    fn run(&mut self, changes: Vec<Change>, tick: &Tick) -> Vec<Version> {
         let every_ms = self.publish.every_ms;
-        let due = crosses(&tick, every_ms);
+        let due = crosses(tick, every_ms);
         let keyframe = self.publish.keyframe_every_ms;
-        let keyframe = keyframe.is_some_and(|every_ms| crosses(&tick, every_ms));
+        let keyframe = keyframe.is_some_and(|every_ms| crosses(tick, every_ms));
         let plain = every_ms == 0 && self.publish.keyframe_every_ms.is_none();
         if plain && due && self.held.is_empty() {
             // Nothing is held back and nothing remembered: the common case costs no map.
@@ -220,7 +129,7 @@ impl Publisher {
     }
 
     /// What is held back of windows that this tick closes: a prefix, keys begin with their window.
-    fn closed_by(&mut self, tick: Tick) -> BTreeMap<Key, Pending> {
+    fn closed_by(&mut self, tick: &Tick) -> BTreeMap<Key, Pending> {
         let mut closed = BTreeMap::new();
         while let Some(first) = self.held.first_entry() {
             let start = first.key().window_start;
@@ -231,6 +140,45 @@ impl Publisher {
             closed.insert(key, versions);
         }
         closed
+    }
+}
+
+impl ByEpoch for Publisher {
+    type Row = Change;
+    type Output = Version;
+
+    fn step(&mut self, tick: &Tick, changes: Vec<Change>) -> Vec<Version> {
+        self.run(changes, tick)
+    }
+
+    /// Learns what there is in an epoch that no tick goes with: a state that is being loaded. Its
+    /// rows are published but for those that are held back.
+    fn load(&mut self, changes: Vec<Change>) -> Vec<Version> {
+        if self.publish.keyframe_every_ms.is_none() {
+            return Vec::new();
+        }
+        let there = changes.into_iter().filter_map(|change| Some((change.key, change.new?)));
+        self.published.extend(there);
+        for (key, (published, _)) in &self.held {
+            match published {
+                Some(state) => self.published.insert(key.clone(), state.clone()),
+                None => self.published.remove(key),
+            };
+        }
+        Vec::new()
+    }
+
+    /// Everything that is held back, and that nothing else is any more.
+    fn save(&mut self) -> Saved {
+        let mut saved = Saved::default();
+        for key in self.saved.iter().filter(|key| !self.held.contains_key(key)) {
+            saved.push(Part::Held, key, None::<&Pending>);
+        }
+        for (key, pending) in &self.held {
+            saved.push(Part::Held, key, Some(pending));
+        }
+        self.saved = self.held.keys().cloned().collect();
+        saved
     }
 }
 

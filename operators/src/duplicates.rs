@@ -25,7 +25,7 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::operators::{Concat, OkErr};
 
-use crate::by_epoch::{ByEpoch, Inputs, Outputs, by_epoch};
+use crate::by_epoch::{ByEpoch, Inputs, Outputs, Routed, by_epoch};
 use crate::events::{EventId, Observation, Outcome, Position, Withdrawal};
 use crate::lateness::Horizon;
 use crate::saved::{Keeping, Part, Saved, Touched};
@@ -275,13 +275,15 @@ impl DistinctEvents {
     }
 }
 
-impl ByEpoch for DistinctEvents {
-    type Row = Arrival;
-    type Output = Result<(Observation, isize), (Outcome, u64)>;
-
+impl Routed for DistinctEvents {
     fn route(arrival: &Arrival) -> u64 {
         arrival.id().map_or(0, EventId::route)
     }
+}
+
+impl ByEpoch for DistinctEvents {
+    type Row = Arrival;
+    type Output = Result<(Observation, isize), (Outcome, u64)>;
 
     fn step(&mut self, tick: &Tick, arrivals: Vec<Arrival>) -> Vec<Self::Output> {
         let before = self.bytes();

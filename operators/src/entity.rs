@@ -18,7 +18,7 @@ use differential_dataflow::Hashable;
 use differential_dataflow::consolidation::consolidate;
 use timely::dataflow::StreamVec;
 
-use crate::by_epoch::{ByEpoch, Inputs, Outputs, by_epoch};
+use crate::by_epoch::{ByEpoch, Inputs, Outputs, Routed, by_epoch};
 use crate::events::Observation;
 use crate::keys::Values;
 use crate::lateness::Horizon;
@@ -150,13 +150,15 @@ impl EntityValues {
     }
 }
 
+impl Routed for EntityValues {
+    fn route((observation, _): &(Observation, isize)) -> u64 {
+        (observation.key.window_start, &observation.entity).hashed()
+    }
+}
+
 impl ByEpoch for EntityValues {
     type Row = (Observation, isize);
     type Output = (Observation, isize);
-
-    fn route((observation, _): &Self::Row) -> u64 {
-        (observation.key.window_start, &observation.entity).hashed()
-    }
 
     fn step(&mut self, tick: &Tick, updates: Vec<Self::Row>) -> Vec<Self::Output> {
         self.apply(tick, updates)

@@ -19,7 +19,7 @@ use differential_dataflow::consolidation::consolidate;
 use smallvec::smallvec;
 use timely::dataflow::StreamVec;
 
-use crate::by_epoch::{ByEpoch, Inputs, Outputs, by_epoch};
+use crate::by_epoch::{ByEpoch, Inputs, Outputs, Routed, by_epoch};
 use crate::entity::{EntityStreams, size};
 use crate::events::Observation;
 use crate::lateness::Horizon;
@@ -224,13 +224,15 @@ impl LatestValues {
     }
 }
 
+impl Routed for LatestValues {
+    fn route((observation, _): &(Observation, isize)) -> u64 {
+        observation.entity.hashed()
+    }
+}
+
 impl ByEpoch for LatestValues {
     type Row = (Observation, isize);
     type Output = (Observation, isize);
-
-    fn route((observation, _): &Self::Row) -> u64 {
-        observation.entity.hashed()
-    }
 
     fn step(&mut self, tick: &Tick, updates: Vec<Self::Row>) -> Vec<Self::Output> {
         self.apply(tick, updates)

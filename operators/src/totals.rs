@@ -16,7 +16,7 @@ use timely::dataflow::StreamVec;
 
 use crate::accumulators::{Accumulators, Change, State};
 use crate::aggregate::{Aggregated, Aggregation};
-use crate::by_epoch::{ByEpoch, Inputs, Outputs, by_epoch};
+use crate::by_epoch::{ByEpoch, Inputs, Outputs, Routed, by_epoch};
 use crate::keys::Key;
 use crate::saved::{Part, Saved, Touched};
 use crate::tick::Tick;
@@ -127,14 +127,16 @@ impl Totals {
     }
 }
 
-impl ByEpoch for Totals {
-    type Row = Contribution;
-    type Output = Change;
-
+impl Routed for Totals {
     /// As differential exchanges what it arranges.
     fn route((key, _, _): &Contribution) -> u64 {
         key.hashed()
     }
+}
+
+impl ByEpoch for Totals {
+    type Row = Contribution;
+    type Output = Change;
 
     fn step(&mut self, tick: &Tick, contributions: Vec<Contribution>) -> Vec<Change> {
         let changes = self.apply(contributions);
