@@ -63,6 +63,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     })
     .await?;
     let url = format!("http://{}/", store.local_addr());
+    // Plain HTTP, but the client asks for a provider of TLS when it is made.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let measured = measure(&Client { http: reqwest::Client::new(), url }, &sizes).await;
     store.shutdown().await;
     measured
