@@ -83,7 +83,7 @@ pub fn start(marking: MarkingParts) -> mpsc::UnboundedSender<Mark> {
     let MarkingParts { parts, mut moments, mut last_committed_ms, written, turned } = marking;
     let runtime = parts.runtime.clone();
     runtime.spawn(async move {
-        // An engine that ended between a mark and its moment left the moment to us.
+        // Empty at first: an engine that ended between a mark and its moment left that to us.
         let mut batch = Vec::new();
         loop {
             if !batch.is_empty() {

@@ -69,7 +69,6 @@ impl Merge {
             );
             readers.push(reader);
         }
-        // Heads of one reader keep its epoch, so it need not be looked up again.
         Ok(Self { readers, heads })
     }
 

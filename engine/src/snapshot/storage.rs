@@ -141,7 +141,7 @@ fn remote(location: &str) -> Result<Arc<dyn ObjectStore>, SnapshotError> {
         return Err(failed(reason.into()));
     }
     let url = reqwest::Url::parse(location).map_err(|error| failed(error.to_string()))?;
-    // Names without a host part of `AWS_`, `GOOGLE_` and the like are no settings of a store.
+    // The store looks for its own names, such as `aws_endpoint`, and passes over all others.
     let settings = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
     let opened = object_store::parse_url_opts(&url, settings);
     let (store, prefix) = opened.map_err(|error| failed(error.to_string()))?;
