@@ -50,11 +50,21 @@ impl City {
             wait(engine).await;
         }
         let engine = engine::start(config()).await.unwrap();
-        crowd.send(300);
+        let marked = "SELECT sum(records) FROM (SELECT DISTINCT epoch, records FROM epochs \
+                      WHERE pipeline = 'crowd_flow')";
+        for _ in 0..3 {
+            crowd.send(300);
+            store.until(marked, &crowd.sent().to_string()).await;
+        }
         engine.drain();
         wait(engine).await;
-        let eventful = "SELECT epoch FROM epochs WHERE pipeline = 'crowd_flow' AND rows > 0 \
-                        AND rejected > 0 AND diverted > 0 ORDER BY epoch";
+        // One between two others with records; the bound time of epochs is unknown until every
+        // partition was read from, and no time goes back behind an unknown one.
+        let eventful = "WITH marks AS (SELECT * FROM epochs WHERE pipeline = 'crowd_flow') \
+                        SELECT epoch FROM marks WHERE rows > 0 AND rejected > 0 AND diverted > 0 \
+                        AND epoch > (SELECT min(epoch) FROM marks WHERE bound_time > 0) \
+                        AND epoch < (SELECT max(epoch) FROM marks WHERE records > 0) \
+                        ORDER BY epoch";
         let eventful = store.lines(eventful).await;
         let epoch = eventful[eventful.len() / 2].parse().unwrap();
         let history = "SELECT name FROM system.tables WHERE name LIKE 'crowd_flow_history_%'";

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use citycell::clickhouse::{ClickHouse, ClickHouseSettings};
@@ -84,6 +85,15 @@ impl TestStore {
         let answer = clickhouse.query(sql, sql, "TabSeparated").await;
         let answer = answer.unwrap_or_else(|error| panic!("{error}: {}", error.source));
         String::from_utf8(answer.to_vec()).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until a query answers one line, this one.
+    pub(crate) async fn until(&self, sql: &str, expected: &str) {
+        let started = Instant::now();
+        while self.lines(sql).await != [expected] {
+            assert!(started.elapsed() < Duration::from_secs(30), "{sql} is not {expected}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 }
 

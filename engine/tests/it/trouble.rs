@@ -17,14 +17,6 @@ use crate::{
 /// An address at which nobody listens.
 const NOBODY: &str = "127.0.0.1:9";
 
-async fn wait_for(store: &TestStore, sql: &str, expected: &str) {
-    let started = Instant::now();
-    while store.lines(sql).await != [expected] {
-        assert!(started.elapsed() < Duration::from_secs(30), "{sql} does not become {expected}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_may_come_later_and_holds_nobody_up() {
     let store = TestStore::start();
@@ -36,15 +28,15 @@ async fn a_topic_may_come_later_and_holds_nobody_up() {
     let pipelines = vec![crowd_flow(&here), named("later", &later)];
     let engine = engine::start(config(&here, store.settings(), pipelines)).await.unwrap();
     let people = |view| format!("SELECT sum(people) FROM {view} WHERE level = 'cell'");
-    wait_for(&store, &people("crowd_flow"), "3").await;
+    store.until(&people("crowd_flow"), "3").await;
     assert_eq!(store.lines("SELECT count() FROM later").await, ["0"]);
 
     create_topic(&later, 2).await;
     sender.send(&later, 1, Some(event("1", 0, 2, "b", 4).as_bytes()));
     sender.send(&here, 0, Some(event("2", 0, 1, "c", 5).as_bytes()));
     sender.flush();
-    wait_for(&store, &people("later"), "4").await;
-    wait_for(&store, &people("crowd_flow"), "8").await;
+    store.until(&people("later"), "4").await;
+    store.until(&people("crowd_flow"), "8").await;
     engine.stop();
     tokio::task::spawn_blocking(|| engine.wait()).await.unwrap().unwrap();
 }
