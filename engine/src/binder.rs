@@ -4,6 +4,10 @@
 //! what timers run on, makes that durable, and only then lets the dataflow see it. After a restart
 //! it first hands out the epochs that were bound before, as they were bound.
 
+mod reached;
+mod snapshots;
+mod watermarks;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -12,7 +16,6 @@ use std::{
 
 use citycell_schemas::{Epoch, EventTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     binding::{Binding, PartitionRange},
@@ -28,8 +31,13 @@ use crate::{
         reader::{Fetched, Reader},
     },
     metrics::Metrics,
-    snapshot::{KeeperNotice, PipelineState, Reached},
+    snapshot::PipelineState,
 };
+
+pub(crate) use reached::ReachedTimes;
+pub use snapshots::SnapshotPace;
+pub(crate) use snapshots::Snapshots;
+use watermarks::Watermarks;
 
 /// What the binder hears from the rest of the engine.
 #[derive(Debug)]
@@ -47,6 +55,12 @@ pub enum Notice {
     Marked(Epoch, usize),
     /// A pipeline no longer holds the others back, or does again.
     Turned(Turn),
+    /// A version that was built serves from now on.
+    Succeeded(usize),
+    /// The newest accepted event time by pipeline and partition, of versions that are built.
+    Followed(Vec<(usize, TopicPartition, EventTime)>),
+    /// The versions that are built have marked everything up to this epoch.
+    FollowedTo(Epoch),
     /// All workers' files of a snapshot at the end of this epoch are durable.
     SnapshotWritten(Epoch),
     /// Partitions that exist.
@@ -87,22 +101,18 @@ const STALE_EPOCHS_MAX: usize = 100_000;
 /// An engine is ready if no epoch waits longer than this for its marks.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
-/// When snapshots are taken, and where the engine started from.
-pub struct SnapshotPace {
-    /// From one to the next.
-    pub every: Duration,
-    /// Makes manifests of them.
-    pub keeper: UnboundedSender<KeeperNotice>,
-}
-
 /// Cuts epochs until it is told to stop.
 pub struct Binder {
     /// Where bindings are kept.
     pub log: BindingLog,
     /// The topics' names, sorted.
     pub topics: Arc<[Arc<str>]>,
-    /// The pipelines; notices name them by index.
+    /// The pipelines, those that serve first; notices name them by index.
     pub pipelines: Vec<BoundPipeline>,
+    /// How many of them serve. The others follow by the log of bindings.
+    pub serving: usize,
+    /// To the one who hands bindings to the others; none without others.
+    pub follower: Option<Sender<Notice>>,
     /// The grid's version.
     pub grid: String,
     /// Settings.
@@ -125,7 +135,9 @@ pub struct Binder {
     pub backlog: Backlog,
     /// The pipelines that start behind the others.
     pub stale: BTreeSet<usize>,
-    /// The state of each pipeline that was known at the start, by index.
+    /// The epoch of each version's state that this engine started with.
+    pub started_at: Arc<BTreeMap<String, Epoch>>,
+    /// The state of each pipeline that serves, as it was known at the start, by index.
     pub known: BTreeMap<usize, PipelineState>,
 }
 
@@ -138,7 +150,7 @@ pub struct HandOut {
 }
 
 impl HandOut {
-    fn send(&self, binding: Binding) {
+    pub(crate) fn send(&self, binding: Binding) {
         if let Some(bindings) = &self.bindings {
             // The workers are gone only when the engine is stopping.
             let _ = bindings.send(binding);
@@ -155,9 +167,9 @@ impl Drop for HandOut {
 }
 
 /// What changes from epoch to epoch.
-#[derive(Default)]
 struct Progress {
-    reached: BTreeMap<(usize, TopicPartition), EventTime>,
+    snapshots: Snapshots,
+    reached: ReachedTimes,
     decoded: Option<Epoch>,
     unmarked: BTreeMap<Epoch, (Instant, BTreeSet<usize>)>,
     found: BTreeMap<TopicPartition, i64>,
@@ -167,19 +179,46 @@ struct Progress {
     last: Option<Binding>,
     /// The pipelines that hold nobody back, each with the number of its unmarked epochs.
     stale: BTreeMap<usize, usize>,
-    /// The snapshot that is being taken.
-    snapshot: Option<Taking>,
-    snapshot_since: Option<Instant>,
+    /// The versions whose place others have taken.
+    retired: Arc<BTreeSet<usize>>,
+    /// The versions that were built and serve now.
+    succeeded: BTreeSet<usize>,
+    /// What the versions that are built have marked.
+    followed: Option<Epoch>,
     drain_since_ms: Option<i64>,
     draining: bool,
     stopped: bool,
 }
 
-/// A snapshot on its way.
-struct Taking {
-    logged: LoggedBinding,
-    /// Whether the keeper knows of it.
-    begun: bool,
+impl Progress {
+    fn new(binder: &Binder) -> Self {
+        let pace = binder.snapshots.clone();
+        Self {
+            snapshots: Snapshots::new(pace, 0..binder.serving, &binder.known),
+            reached: ReachedTimes::of_states(&binder.known, &binder.topics),
+            decoded: None,
+            unmarked: BTreeMap::new(),
+            found: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            live_since: None,
+            last: None,
+            stale: binder.stale.iter().map(|pipeline| (*pipeline, 0)).collect(),
+            retired: Arc::default(),
+            succeeded: BTreeSet::new(),
+            followed: None,
+            drain_since_ms: None,
+            draining: false,
+            stopped: false,
+        }
+    }
+
+    fn reach(&mut self, reached: Vec<(usize, TopicPartition, EventTime)>) {
+        for (pipeline, partition, time) in reached {
+            self.reached.raise(pipeline, partition, time);
+            self.accepted.insert((pipeline, partition), Instant::now());
+        }
+    }
 }
 
 impl Binder {
@@ -190,19 +229,25 @@ impl Binder {
     /// When the log cannot be read or written; [`BindingLogError::Fenced`] when another engine has
     /// taken over.
     pub fn run(self) -> Result<(), BindingLogError> {
-        let mut progress = Progress {
-            reached: self.known_reached(),
-            stale: self.stale.iter().map(|pipeline| (*pipeline, 0)).collect(),
-            ..Progress::default()
-        };
-        let start = self.start();
+        let outcome = self.bind_until_stopped();
+        self.readiness.set(false);
+        if let Some(follower) = &self.follower {
+            // One that is gone needs no telling.
+            let _ = follower.send(Notice::Stop);
+        }
+        outcome
+    }
+
+    fn bind_until_stopped(&self) -> Result<(), BindingLogError> {
+        let mut progress = Progress::new(self);
+        let start = oldest(&self.known, self.serving);
         let bindings = match start {
-            Some(state) => self.log.read_from(state.epoch, state.binding_offset)?,
+            Some((epoch, offset)) => self.log.read_from(epoch, offset)?,
             None => self.log.read()?,
         };
         for logged in bindings {
             let logged = logged?;
-            if start.is_some_and(|state| logged.binding.epoch <= state.epoch) {
+            if start.is_some_and(|(epoch, _)| logged.binding.epoch <= epoch) {
                 progress.decoded = Some(logged.binding.epoch);
                 progress.last = Some(logged.binding);
                 continue;
@@ -232,66 +277,33 @@ impl Binder {
             let oldest = progress.unmarked.values().next();
             self.readiness.set(oldest.is_none_or(|(since, _)| since.elapsed() < READY_WITHIN));
         }
-        self.readiness.set(false);
         Ok(())
     }
 
-    /// The oldest state that a pipeline starts with: what was bound after it is handed out again.
-    /// None if a pipeline starts with nothing.
-    fn start(&self) -> Option<&PipelineState> {
-        let all = self.known.len() == self.pipelines.len();
-        self.known.values().filter(|_| all).min_by_key(|state| state.epoch)
-    }
-
-    /// What the partitions had shown each pipeline by the epoch of its state.
-    fn known_reached(&self) -> BTreeMap<(usize, TopicPartition), EventTime> {
-        let mut reached = BTreeMap::new();
-        for (index, state) in &self.known {
-            for (topic, name) in (0u16..).zip(self.topics.iter()) {
-                for (partition, time) in state.reached.get(&**name).into_iter().flatten() {
-                    let partition = TopicPartition { topic, partition: *partition };
-                    reached.insert((*index, partition), *time);
-                }
+    /// The versions that decide on watermarks: those that serve, and those that are built where none
+    /// serves.
+    fn leading<'a>(
+        &'a self,
+        progress: &'a Progress,
+    ) -> impl Iterator<Item = (usize, &'a BoundPipeline)> {
+        let (serving, built) = self.pipelines.split_at(self.serving);
+        let leads = move |(index, pipeline): &(usize, &BoundPipeline)| {
+            let served = |other: &BoundPipeline| other.name == pipeline.name;
+            match *index < self.serving {
+                true => !progress.retired.contains(index),
+                false => progress.succeeded.contains(index) || !serving.iter().any(served),
             }
-        }
-        reached
+        };
+        serving.iter().chain(built).enumerate().filter(leads)
     }
 
-    /// The same as it stands now.
-    fn reached(&self, pipeline: usize, progress: &Progress) -> Reached {
-        let mut by_topic = Reached::new();
-        for ((index, partition), time) in &progress.reached {
-            if *index == pipeline {
-                let topic = self.topics[usize::from(partition.topic)].to_string();
-                by_topic.entry(topic).or_default().push((partition.partition, *time));
-            }
-        }
-        by_topic
-    }
-
-    /// Whether a snapshot is taken at the end of this epoch: it is time, the one before is written,
-    /// and no pipeline starts later.
-    fn is_snapshot_due(&self, epoch: Epoch, progress: &Progress) -> bool {
-        let Some(pace) = &self.snapshots else { return false };
-        progress.snapshot.is_none()
-            && progress.snapshot_since.is_none_or(|since| since.elapsed() >= pace.every)
-            && self.known.values().all(|state| epoch > state.epoch)
-    }
-
-    fn release(&self, logged: LoggedBinding, progress: &mut Progress) {
-        let LoggedBinding { mut binding, offset } = logged;
-        let epochs = self.known.iter();
-        let epochs =
-            epochs.map(|(index, state)| (self.pipelines[*index].name.clone(), state.epoch));
-        binding.started_at = Arc::new(epochs.collect());
-        binding.snapshot = self.is_snapshot_due(binding.epoch, progress);
-        if binding.snapshot {
-            let logged = LoggedBinding { binding: binding.clone(), offset };
-            progress.snapshot = Some(Taking { logged, begun: false });
-            progress.snapshot_since = Some(Instant::now());
-        }
+    fn release(&self, mut logged: LoggedBinding, progress: &mut Progress) {
+        logged.binding.started_at = Arc::clone(&self.started_at);
+        logged.binding.retired = Arc::clone(&progress.retired);
+        progress.snapshots.decide(&mut logged);
+        let LoggedBinding { binding, .. } = logged;
         let healthy = |pipeline: &usize| !progress.stale.contains_key(pipeline);
-        let waiting = (0..self.pipelines.len()).filter(healthy).collect();
+        let waiting = (0..self.serving).filter(healthy).collect();
         progress.stale.values_mut().for_each(|unmarked| *unmarked += 1);
         progress.unmarked.insert(binding.epoch, (Instant::now(), waiting));
         progress.last = Some(binding.clone());
@@ -328,8 +340,11 @@ impl Binder {
     }
 
     fn wait_for_marks(&self, progress: &mut Progress) {
-        let waits =
-            |progress: &Progress| !progress.unmarked.is_empty() || !progress.stale.is_empty();
+        let last = progress.last.as_ref().map(|binding| binding.epoch);
+        let waits = |progress: &Progress| {
+            let follows = self.follower.is_some() && progress.followed < last;
+            !progress.unmarked.is_empty() || !progress.stale.is_empty() || follows
+        };
         while !progress.stopped && waits(progress) {
             self.listen(progress, Duration::from_millis(50));
         }
@@ -355,17 +370,12 @@ impl Binder {
             Notice::Decoded { epoch, reached, fetched } => {
                 progress.elsewhere.extend(fetched);
                 progress.decoded = progress.decoded.max(Some(epoch));
-                for (pipeline, partition, time) in reached {
-                    let newest =
-                        progress.reached.entry((pipeline, partition)).or_insert(EventTime::MIN);
-                    *newest = time.max(*newest);
-                    progress.accepted.insert((pipeline, partition), Instant::now());
-                }
-                self.begin_snapshot(epoch, progress);
+                progress.reach(reached);
+                progress.snapshots.decoded(epoch, &progress.reached, &self.topics);
             }
-            Notice::SnapshotWritten(epoch) => {
-                progress.snapshot.take_if(|taking| taking.logged.binding.epoch <= epoch);
-            }
+            Notice::Followed(reached) => progress.reach(reached),
+            Notice::FollowedTo(epoch) => progress.followed = Some(epoch),
+            Notice::SnapshotWritten(epoch) => progress.snapshots.written(epoch),
             Notice::Marked(epoch, pipeline) => {
                 if let Some(unmarked) = progress.stale.get_mut(&pipeline) {
                     *unmarked = unmarked.saturating_sub(1);
@@ -390,9 +400,25 @@ impl Binder {
                     progress.stale.remove(&pipeline);
                 }
             }
+            Notice::Succeeded(pipeline) => self.succeed(pipeline, progress),
             Notice::Found(partitions) => self.find(&partitions, progress),
             Notice::Drain => progress.draining = true,
             Notice::Stop => progress.stopped = true,
+        }
+    }
+
+    /// A version that was built serves: the one before runs no more.
+    fn succeed(&self, successor: usize, progress: &mut Progress) {
+        progress.succeeded.insert(successor);
+        let name = &self.pipelines[successor].name;
+        let before = self.pipelines[..self.serving].iter().position(|other| other.name == *name);
+        if let Some(before) = before {
+            let mut retired = BTreeSet::clone(&progress.retired);
+            retired.insert(before);
+            progress.retired = Arc::new(retired);
+            progress.stale.remove(&before);
+            progress.snapshots.retire(before);
+            self.need_no_mark(progress, before, |_| true);
         }
     }
 
@@ -412,25 +438,6 @@ impl Binder {
         for (epoch, took) in done {
             progress.unmarked.remove(&epoch);
             self.metrics.epoch_marked(took, progress.unmarked.len());
-        }
-    }
-
-    /// Tells the keeper what an epoch's snapshot is as of, once the epoch is decoded and nothing
-    /// later is.
-    fn begin_snapshot(&self, decoded: Epoch, progress: &mut Progress) {
-        let Some(pace) = &self.snapshots else { return };
-        let due = |taking: &&Taking| !taking.begun && taking.logged.binding.epoch == decoded;
-        let Some(Taking { logged, .. }) = progress.snapshot.as_ref().filter(due) else { return };
-        let notice = KeeperNotice::Begun {
-            json: logged.binding.to_value(self.log.topics()),
-            binding: Arc::new(logged.binding.clone()),
-            binding_offset: logged.offset,
-            reached: (0..self.pipelines.len()).map(|index| self.reached(index, progress)).collect(),
-        };
-        // A keeper that is gone was fenced out, and then no snapshot of ours is wanted.
-        let _ = pace.keeper.send(notice);
-        if let Some(taking) = &mut progress.snapshot {
-            taking.begun = true;
         }
     }
 
@@ -467,7 +474,7 @@ impl Binder {
             let idle = watermarks.hold_back(partition, at_end);
             partitions.insert(partition, PartitionRange { from_offset, next_offset, idle });
         }
-        let versions = self.pipelines.iter();
+        let versions = self.leading(progress).map(|(_, pipeline)| pipeline);
         Binding {
             epoch,
             bound_time_ms: bound_time_ms.max(previous_bound_time_ms),
@@ -481,6 +488,7 @@ impl Binder {
             grid: self.grid.clone(),
             snapshot: false,
             started_at: Arc::default(),
+            retired: Arc::default(),
         }
     }
 
@@ -499,7 +507,9 @@ impl Binder {
 
     /// Whether everything in the topics is bound and published.
     fn drained(&self, progress: &mut Progress) -> bool {
-        if !progress.draining || progress.found.is_empty() {
+        // A version that is built takes its place at an epoch, which must be bound.
+        let built = self.pipelines.len() - self.serving;
+        if !progress.draining || progress.found.is_empty() || progress.succeeded.len() < built {
             return false;
         }
         let Some(last) = progress.last.clone() else { return false };
@@ -514,63 +524,22 @@ impl Binder {
             return false;
         }
         let since = *progress.drain_since_ms.get_or_insert(last.bound_time_ms);
-        self.pipelines.iter().all(|pipeline| {
+        self.leading(progress).all(|(_, pipeline)| {
             let every = pipeline.publish_every_ms.max(1);
             last.bound_time_ms.div_euclid(every) > since.div_euclid(every)
         })
     }
 }
 
-/// What each pipeline's partitions have all reached.
-///
-/// A partition at its end that brought a pipeline no accepted event for a while is idle for it: it
-/// does not hold the pipeline back. Rejects and withdrawals are no sign of life, or a partition of
-/// nothing else would stop the watermark for good.
-struct Watermarks<'a> {
-    binder: &'a Binder,
-    progress: &'a Progress,
-    reached: Vec<Option<EventTime>>,
-}
-
-impl<'a> Watermarks<'a> {
-    fn new(binder: &'a Binder, progress: &'a Progress) -> Self {
-        Self { binder, progress, reached: vec![None; binder.pipelines.len()] }
-    }
-
-    /// Lets `partition` hold back the pipelines that read it; true if it holds back none.
-    fn hold_back(&mut self, partition: TopicPartition, at_end: bool) -> bool {
-        let mut idle = true;
-        for (index, pipeline) in self.binder.pipelines.iter().enumerate() {
-            if !pipeline.topics.contains(&partition.topic)
-                || (at_end && self.is_silent(index, partition))
-            {
-                continue;
-            }
-            idle = false;
-            let newest = self.progress.reached.get(&(index, partition));
-            let newest = newest.copied().unwrap_or(EventTime::MIN);
-            let lowest = self.reached[index].get_or_insert(newest);
-            *lowest = newest.min(*lowest);
-        }
-        idle
-    }
-
-    fn is_silent(&self, pipeline: usize, partition: TopicPartition) -> bool {
-        let accepted = self.progress.accepted.get(&(pipeline, partition));
-        let since = accepted.or(self.progress.live_since.as_ref());
-        since.is_some_and(|since| since.elapsed() >= self.binder.limits.idle_after)
-    }
-
-    /// The watermark of each pipeline; it never goes back, nor while a pipeline does not run.
-    fn finish(self) -> BTreeMap<String, EventTime> {
-        let last = self.progress.last.as_ref();
-        let mut watermarks = last.map_or_else(BTreeMap::new, |last| last.watermarks.clone());
-        for (pipeline, reached) in self.binder.pipelines.iter().zip(&self.reached) {
-            let watermark = watermarks.entry(pipeline.name.clone()).or_insert(EventTime::MIN);
-            *watermark = reached.unwrap_or(*watermark).max(*watermark);
-        }
-        watermarks
-    }
+/// The epoch of the oldest state that one of `pipelines` starts with, and where its binding stands in
+/// the log: what was bound after it is handed out again. None if one starts with nothing.
+pub(crate) fn oldest(
+    known: &BTreeMap<usize, PipelineState>,
+    pipelines: usize,
+) -> Option<(Epoch, i64)> {
+    let all = known.len() == pipelines;
+    let oldest = known.values().filter(|_| all).min_by_key(|state| state.epoch)?;
+    Some((oldest.epoch, oldest.binding_offset))
 }
 
 /// Every known partition and the first offset that is not bound yet.

@@ -1,6 +1,9 @@
 //! A binding fixes an epoch: which records it holds and what was decided on them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use citycell_operators::tick::Tick;
 use citycell_schemas::{Epoch, EventTime};
@@ -46,6 +49,9 @@ pub struct Binding {
     /// The epoch of each pipeline's state that this engine started with: all processes must have
     /// started with the same. No part of what is kept either.
     pub started_at: Arc<BTreeMap<String, Epoch>>,
+    /// The versions that run no more since others have taken their place, by index. No part of what
+    /// is kept either.
+    pub retired: Arc<BTreeSet<usize>>,
 }
 
 impl Binding {
@@ -131,6 +137,7 @@ impl Binding {
             grid: record.grid,
             snapshot: false,
             started_at: Arc::default(),
+            retired: Arc::default(),
         })
     }
 }

@@ -8,13 +8,15 @@ use std::sync::{
 };
 
 /// The places, in the order in which an epoch meets them.
-pub const CRASH_POINTS: [&str; 10] = [
+pub const CRASH_POINTS: [&str; 12] = [
     "before_binding",
     "after_binding",
     "before_rows",
     "after_rows",
     "before_mark",
     "after_mark",
+    "before_version",
+    "after_version",
     "after_moment",
     "after_snapshot_file",
     "before_manifest",

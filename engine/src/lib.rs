@@ -16,6 +16,7 @@ pub mod engine;
 
 pub mod binder;
 pub mod binding;
+pub mod follower;
 pub mod kafka;
 
 pub mod snapshot;

@@ -27,6 +27,12 @@ struct Pipeline {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Version {
+    pipeline: String,
+    version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PipelineOutcome {
     pipeline: String,
     outcome: &'static str,
@@ -46,6 +52,7 @@ pub struct Metrics {
     rows: Family<Pipeline, Counter>,
     watermark: Family<Pipeline, Gauge>,
     marked_epoch: Family<Pipeline, Gauge<u64, AtomicU64>>,
+    building_epoch: Family<Version, Gauge<u64, AtomicU64>>,
     live_keys: Family<Pipeline, Gauge>,
     live_bytes: Family<Pipeline, Gauge>,
     insert_seconds: Family<Pipeline, Histogram>,
@@ -91,6 +98,7 @@ impl Default for Metrics {
             rows: Family::default(),
             watermark: Family::default(),
             marked_epoch: Family::default(),
+            building_epoch: Family::default(),
             live_keys: Family::default(),
             live_bytes: Family::default(),
             insert_seconds: Family::new_with_constructor(seconds),
@@ -112,6 +120,11 @@ impl Default for Metrics {
         registry.register("rows", "Rows written to the pipeline's table", m.rows.clone());
         registry.register("watermark_ms", "Event time reached, ms since 1970", m.watermark.clone());
         registry.register("marked_epoch_ms", "Last marked epoch", m.marked_epoch.clone());
+        registry.register(
+            "building_epoch_ms",
+            "Last marked epoch of a version that is built beside the one that serves",
+            m.building_epoch.clone(),
+        );
         registry.register("live_keys", "Keys that the pipeline keeps", m.live_keys.clone());
         registry.register("insert_failures", "Inserts not taken", m.insert_failures.clone());
         registry.register("lag_records", "Records that are not bound yet", m.lag.clone());
@@ -222,6 +235,12 @@ impl Metrics {
             let label = PipelineOutcome { pipeline: mark.pipeline.clone(), outcome };
             self.records.get_or_create(&label).inc_by(count);
         }
+    }
+
+    /// A version that does not serve yet has marked an epoch.
+    pub(crate) fn built(&self, mark: &Mark) {
+        let label = Version { pipeline: mark.pipeline.clone(), version: mark.version.clone() };
+        self.building_epoch.get_or_create(&label).set(mark.tick.epoch.0);
     }
 
     pub(crate) fn live(&self, pipeline: &str, live: &Live) {

@@ -8,9 +8,10 @@ use citycell_operators::{
     plan::Plan,
 };
 use citycell_schemas::{EventSchema, Grid};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config;
+use crate::config::{self, ConfigErrors};
 
 /// Part of every version: a change of it says that the program computes other numbers from the
 /// same plan and records.
@@ -27,6 +28,26 @@ pub struct Pipeline {
     pub decode: DecodeOptions,
     /// Its group columns.
     pub groups: Vec<Field>,
+    /// The text of its file.
+    pub text: String,
+}
+
+/// What a pipeline is made of again once its file says something else.
+#[derive(Serialize, Deserialize)]
+struct Definition {
+    text: String,
+    schema: EventSchema,
+}
+
+/// Why a definition yields no pipeline.
+#[derive(Debug, thiserror::Error)]
+pub enum DefinitionError {
+    /// It is not what [`Pipeline::definition`] writes.
+    #[error("not a definition")]
+    Unreadable(#[from] serde_json::Error),
+    /// This program no longer takes the file.
+    #[error(transparent)]
+    Refused(#[from] ConfigErrors),
 }
 
 impl From<config::Pipeline> for Pipeline {
@@ -36,6 +57,7 @@ impl From<config::Pipeline> for Pipeline {
             schema: Arc::new(file.schema),
             decode: DecodeOptions { ids: file.ids, ..DecodeOptions::default() },
             groups: file.groups,
+            text: file.text,
         }
     }
 }
@@ -50,6 +72,25 @@ impl Pipeline {
         let fields: Vec<&str> =
             self.schema.fields.iter().map(|field| field.name.as_str()).collect();
         Decoder::new(&self.schema, &fields, self.decode.clone())
+    }
+
+    /// Everything that [`Self::from_definition`] needs, as JSON.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        let (text, schema) = (self.text.clone(), (*self.schema).clone());
+        let definition = Definition { text, schema };
+        serde_json::to_string(&definition).expect("text and a schema are always JSON")
+    }
+
+    /// The pipeline that was defined so, as this program understands it: its version may be another
+    /// than it was to the program that wrote the definition.
+    ///
+    /// # Errors
+    /// When this program does not take it.
+    pub fn from_definition(definition: &str) -> Result<Self, DefinitionError> {
+        let Definition { text, schema } = serde_json::from_str(definition)?;
+        let name = format!("the pipeline over {} that served", schema.name);
+        Ok(config::parse_pipeline(&name, &text, &[schema])?.into())
     }
 
     /// Names what this pipeline computes from given records: a hash over everything that the

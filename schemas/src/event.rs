@@ -17,7 +17,7 @@ pub use parse::{DECIMALS_MAX, FIELDS_MAX, SchemaError};
 pub use shipped::{shipped, shipped_yaml};
 
 /// What the events of one stream look like.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EventSchema {
     /// The name that pipelines use, for example `crowd_flow`.
     pub name: String,
@@ -32,7 +32,7 @@ pub struct EventSchema {
 }
 
 /// One field of an event.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Field {
     /// Its key in the JSON object, also the name of its column.
     pub name: String,

@@ -24,8 +24,10 @@ use crate::{binding::PartitionRange, books::Books, clock::now_ms, crash_point::c
 
 use super::{
     ClickHouse, ClickHouseError,
+    archive::ARCHIVE,
     moments::{Moment, Moments, Turn},
     rows::arrow_stream,
+    succession::Successor,
     writer::{self, TableBatch, TaskParts},
 };
 
@@ -63,14 +65,23 @@ pub struct Mark {
 pub struct MarkingParts {
     /// How it writes.
     pub parts: TaskParts,
+    /// The name and the version of each pipeline by index.
+    pub versions: Vec<(String, String)>,
+    /// The versions that are built, by index.
+    pub successors: BTreeMap<usize, Successor>,
     /// Who holds the city's moment back.
     pub moments: Moments,
+    /// The last epoch whose records are kept, if records are: nothing later is marked.
+    pub archived: Option<Epoch>,
     /// The newest `committed_at` there is, ms since 1970.
     pub last_committed_ms: i64,
-    /// Called for each mark once it is acknowledged, and the moment that comes with it.
-    pub written: Box<dyn Fn(&Mark) + Send>,
+    /// Called for each mark of a pipeline, by index, once it is acknowledged, and the moment that
+    /// comes with it.
+    pub marked: Box<dyn Fn(usize, Epoch) + Send>,
     /// Called when a pipeline becomes stale, or healthy again.
     pub turned: Box<dyn Fn(Turn) + Send>,
+    /// Called when a version that was built serves, by index.
+    pub succeeded: Box<dyn Fn(usize) + Send>,
 }
 
 /// How often standings are judged while no mark comes.
@@ -80,12 +91,24 @@ const JUDGE_EVERY: Duration = Duration::from_millis(500);
 #[must_use]
 pub fn start(marking: MarkingParts) -> mpsc::UnboundedSender<Mark> {
     let (queue, mut marks) = mpsc::unbounded_channel::<Mark>();
-    let MarkingParts { parts, mut moments, mut last_committed_ms, written, turned } = marking;
+    let MarkingParts { parts, versions, mut successors, mut moments, .. } = marking;
+    let MarkingParts { mut archived, mut last_committed_ms, .. } = marking;
+    let MarkingParts { marked, turned, succeeded, .. } = marking;
     let runtime = parts.runtime.clone();
+    let index_of = move |mark: &Mark| {
+        let is_its =
+            |(name, version): &(String, String)| (name, version) == (&mark.pipeline, &mark.version);
+        versions.iter().position(is_its)
+    };
     runtime.spawn(async move {
         // Empty at first: an engine that ended between a mark and its moment left that to us.
         let mut batch = Vec::new();
+        let mut held_back = Vec::new();
         loop {
+            if let Some(archived) = &mut archived {
+                batch.append(&mut held_back);
+                held_back = not_archived(&mut batch, archived);
+            }
             if !batch.is_empty() {
                 crash_point("before_mark");
                 // Wall time may step back; "at T" must not change its answer when it does.
@@ -96,17 +119,38 @@ pub fn start(marking: MarkingParts) -> mpsc::UnboundedSender<Mark> {
                 crash_point("after_mark");
             }
             for mark in &batch {
-                moments.marked(&mark.pipeline, mark.tick.epoch);
+                // The archive's marks hold no moment back: a pipeline's mark waits for them.
+                if let Some(index) = index_of(mark) {
+                    moments.marked(index, mark.tick.epoch);
+                }
             }
             moments.turns(Instant::now()).into_iter().for_each(&turned);
             if let Some(moment) = moments.advance() {
+                let new = moment.successors.iter();
+                let new: Vec<_> = new.filter_map(|index| successors.remove_entry(index)).collect();
+                for (_, successor) in &new {
+                    successor.succeed(&parts, moment.epoch).await;
+                }
                 last_committed_ms = now_ms().max(last_committed_ms);
                 let data = arrow_stream(&moment_columns(&moment, last_committed_ms));
                 let rows = TableBatch { table: "moments".into(), data };
                 writer::insert(&parts, "moments", rows).await;
                 crash_point("after_moment");
+                for (index, successor) in new {
+                    successor.settle(&parts).await;
+                    succeeded(index);
+                }
             }
-            batch.drain(..).for_each(|mark| written(&mark));
+            for mark in batch.drain(..) {
+                let index = index_of(&mark);
+                match index.filter(|index| successors.contains_key(index)) {
+                    Some(_) => parts.metrics.built(&mark),
+                    None => parts.metrics.marked(&mark),
+                }
+                if let Some(index) = index {
+                    marked(index, mark.tick.epoch);
+                }
+            }
             match tokio::time::timeout(JUDGE_EVERY, marks.recv()).await {
                 Ok(Some(first)) => batch.push(first),
                 Ok(None) => return,
@@ -118,6 +162,15 @@ pub fn start(marking: MarkingParts) -> mpsc::UnboundedSender<Mark> {
         }
     });
     queue
+}
+
+/// Takes out the marks of epochs whose records are not kept yet. Those of the pipelines that serve come
+/// after the archive's; those of versions that are built may come before.
+fn not_archived(batch: &mut Vec<Mark>, archived: &mut Epoch) -> Vec<Mark> {
+    let of_archive = batch.iter().filter(|mark| mark.pipeline == ARCHIVE);
+    *archived = of_archive.map(|mark| mark.tick.epoch).fold(*archived, Epoch::max);
+    let is_later = |mark: &mut Mark| mark.pipeline != ARCHIVE && mark.tick.epoch > *archived;
+    batch.extract_if(.., is_later).collect()
 }
 
 /// The moment shown last and when the last mark or moment was committed, ms since 1970.

@@ -6,10 +6,12 @@ pub mod cells;
 pub mod marks;
 pub mod moments;
 pub mod rows;
-pub mod serving;
 pub mod settings;
 pub mod sql;
+pub mod succession;
 pub mod tables;
+pub mod versions;
+pub mod views;
 pub mod writer;
 
 pub use settings::{ClickHouse, ClickHouseError, ClickHouseSettings};

@@ -3,6 +3,8 @@
 //! The moment is the last epoch that every healthy pipeline has marked. A pipeline is stale when
 //! others are ahead of it and it has marked nothing for a while, or when it starts behind the
 //! moment; it is healthy again once it has marked the moment. So the moment never goes back.
+//!
+//! A version that is built beside the one that serves holds nobody back until it takes its place.
 
 use std::time::{Duration, Instant};
 
@@ -11,20 +13,43 @@ use citycell_schemas::Epoch;
 /// All pipelines' standing.
 #[derive(Debug)]
 pub struct Moments {
-    pipelines: Vec<Standing>,
+    serving: Vec<Standing>,
+    building: Vec<Building>,
     moment: Epoch,
     stale_after: Duration,
     /// Whether a pipeline has caught up since the moment was said last.
     caught_up: bool,
 }
 
+/// A version whose rows readers see.
 #[derive(Debug)]
 struct Standing {
     name: String,
+    /// Its index; none if this program cannot compute it.
+    pipeline: Option<usize>,
     marked: Epoch,
     stale: bool,
     /// Since when others are ahead and it has marked nothing.
     behind_since: Option<Instant>,
+}
+
+/// A version that is built to take the place of the one that serves.
+#[derive(Debug)]
+struct Building {
+    name: String,
+    pipeline: usize,
+    marked: Epoch,
+}
+
+/// A version at the start.
+#[derive(Clone, Debug)]
+pub struct AtStart {
+    /// The pipeline's name.
+    pub name: String,
+    /// The version's index; none if this program cannot compute it.
+    pub pipeline: Option<usize>,
+    /// What it has marked.
+    pub marked: Option<Epoch>,
 }
 
 /// A new moment.
@@ -34,6 +59,8 @@ pub struct Moment {
     pub epoch: Epoch,
     /// The pipelines that are stale.
     pub stale: Vec<String>,
+    /// The versions that serve from here on.
+    pub successors: Vec<usize>,
 }
 
 /// A pipeline's standing has changed.
@@ -46,47 +73,66 @@ pub struct Turn {
 }
 
 impl Moments {
-    /// The pipelines with what they have marked, and the moment shown so far.
+    /// The versions that serve and those that are built, and the moment shown so far.
     #[must_use]
     pub fn new(
-        pipelines: impl IntoIterator<Item = (String, Option<Epoch>)>,
+        serving: Vec<AtStart>,
+        building: Vec<AtStart>,
         moment: Epoch,
         stale_after: Duration,
     ) -> Self {
-        let standing = |(name, marked): (String, Option<Epoch>)| {
+        let standing = |start: AtStart| {
+            let AtStart { name, pipeline, marked } = start;
             let marked = marked.unwrap_or_default();
-            Standing { name, marked, stale: marked < moment, behind_since: None }
+            let stale = marked < moment || pipeline.is_none();
+            Standing { name, pipeline, marked, stale, behind_since: None }
         };
-        let pipelines = pipelines.into_iter().map(standing).collect();
-        Self { pipelines, moment, stale_after, caught_up: false }
+        let being_built = |start: AtStart| {
+            let AtStart { name, pipeline, marked } = start;
+            Some(Building { name, pipeline: pipeline?, marked: marked.unwrap_or_default() })
+        };
+        Self {
+            serving: serving.into_iter().map(standing).collect(),
+            building: building.into_iter().filter_map(being_built).collect(),
+            moment,
+            stale_after,
+            caught_up: false,
+        }
     }
 
     /// The names of the stale pipelines.
     pub fn stale(&self) -> impl Iterator<Item = &str> {
-        let stale = self.pipelines.iter().filter(|pipeline| pipeline.stale);
-        stale.map(|pipeline| pipeline.name.as_str())
+        let stale = self.serving.iter().filter(|standing| standing.stale);
+        stale.map(|standing| standing.name.as_str())
     }
 
-    /// Which pipelines, by index, are stale.
+    /// Which versions, by index, are stale.
     pub fn stale_indices(&self) -> impl Iterator<Item = usize> {
-        let stale = self.pipelines.iter().enumerate().filter(|(_, pipeline)| pipeline.stale);
-        stale.map(|(index, _)| index)
+        let stale = self.serving.iter().filter(|standing| standing.stale);
+        stale.filter_map(|standing| standing.pipeline)
     }
 
-    /// A pipeline has marked an epoch.
-    pub fn marked(&mut self, pipeline: &str, epoch: Epoch) {
-        let named = self.pipelines.iter_mut().find(|standing| standing.name == pipeline);
-        if let Some(standing) = named.filter(|standing| standing.marked < epoch) {
-            standing.marked = epoch;
-            standing.behind_since = None;
+    /// A version has marked an epoch.
+    pub fn marked(&mut self, pipeline: usize, epoch: Epoch) {
+        let mut serving = self.serving.iter_mut();
+        if let Some(standing) = serving.find(|standing| standing.pipeline == Some(pipeline)) {
+            if standing.marked < epoch {
+                standing.marked = epoch;
+                standing.behind_since = None;
+            }
+        }
+        let mut building = self.building.iter_mut();
+        if let Some(building) = building.find(|building| building.pipeline == pipeline) {
+            building.marked = epoch.max(building.marked);
         }
     }
 
     /// Judges who is stale.
     pub fn turns(&mut self, now: Instant) -> Vec<Turn> {
-        let front = self.pipelines.iter().map(|standing| standing.marked).max();
+        let front = self.serving.iter().map(|standing| standing.marked).max();
         let mut turns = Vec::new();
-        for (pipeline, standing) in self.pipelines.iter_mut().enumerate() {
+        for standing in &mut self.serving {
+            let Some(pipeline) = standing.pipeline else { continue };
             let stale = if standing.stale {
                 standing.marked < self.moment
             } else if Some(standing.marked) < front {
@@ -106,17 +152,41 @@ impl Moments {
         turns
     }
 
-    /// The new moment, if there is one; the same again if a pipeline has caught up with it.
+    /// The new moment, if there is one; the same again if a pipeline has caught up with it. A
+    /// version that has marked it serves from it on, never from one that was shown before.
     pub fn advance(&mut self) -> Option<Moment> {
-        let healthy = self.pipelines.iter().filter(|standing| !standing.stale);
-        let epoch = healthy.map(|standing| standing.marked).min()?;
+        let healthy = self.serving.iter().filter(|standing| !standing.stale);
+        // If nobody serves who can, the new versions alone go on.
+        let further = self.building.iter().map(|building| building.marked);
+        let further = further.filter(|marked| *marked > self.moment).min();
+        let epoch = healthy.map(|standing| standing.marked).min().or(further)?;
         if epoch <= self.moment && !self.caught_up {
             return None;
         }
         self.caught_up = false;
+        let successors = if epoch > self.moment { self.succeed(epoch) } else { Vec::new() };
         let epoch = epoch.max(self.moment);
         self.moment = epoch;
-        Some(Moment { epoch, stale: self.stale().map(str::to_owned).collect() })
+        Some(Moment { epoch, stale: self.stale().map(str::to_owned).collect(), successors })
+    }
+
+    /// Puts the versions that have marked `epoch` into their places.
+    fn succeed(&mut self, epoch: Epoch) -> Vec<usize> {
+        let ready = self.building.extract_if(.., |building| building.marked >= epoch);
+        let mut successors = Vec::new();
+        for Building { name, pipeline, marked } in ready {
+            successors.push(pipeline);
+            self.serving.retain(|standing| standing.name != name);
+            let pipeline = Some(pipeline);
+            self.serving.push(Standing {
+                name,
+                pipeline,
+                marked,
+                stale: false,
+                behind_since: None,
+            });
+        }
+        successors
     }
 }
 
@@ -125,11 +195,18 @@ mod tests {
     use super::*;
 
     const AFTER: Duration = Duration::from_secs(10);
+    const ONE: usize = 0;
+    const OTHER: usize = 1;
 
     fn two(one: u64, other: u64, moment: u64) -> Moments {
         let marked = |epoch| (epoch > 0).then_some(Epoch(epoch));
-        let pipelines = [("one".to_owned(), marked(one)), ("other".to_owned(), marked(other))];
-        Moments::new(pipelines, Epoch(moment), AFTER)
+        let at_start = |name: &str, pipeline, epoch| AtStart {
+            name: name.to_owned(),
+            pipeline: Some(pipeline),
+            marked: marked(epoch),
+        };
+        let serving = vec![at_start("one", ONE, one), at_start("other", OTHER, other)];
+        Moments::new(serving, Vec::new(), Epoch(moment), AFTER)
     }
 
     fn epoch(moment: Option<Moment>) -> Option<u64> {
@@ -139,9 +216,9 @@ mod tests {
     #[test]
     fn the_moment_is_what_all_have_marked() {
         let mut moments = two(0, 0, 0);
-        moments.marked("one", Epoch(5));
+        moments.marked(ONE, Epoch(5));
         assert_eq!(epoch(moments.advance()), None);
-        moments.marked("other", Epoch(4));
+        moments.marked(OTHER, Epoch(4));
         assert_eq!(epoch(moments.advance()), Some(4));
         assert_eq!(epoch(moments.advance()), None);
     }
@@ -150,19 +227,19 @@ mod tests {
     fn one_that_cannot_write_is_left_behind_and_comes_back_when_it_has_caught_up() {
         let mut moments = two(4, 4, 4);
         let start = Instant::now();
-        moments.marked("one", Epoch(5));
+        moments.marked(ONE, Epoch(5));
         assert_eq!(moments.turns(start), []);
         assert_eq!(moments.turns(start + AFTER / 2), []);
         assert_eq!(moments.turns(start + AFTER), [Turn { pipeline: 1, stale: true }]);
         let moment = moments.advance().unwrap();
         assert_eq!((moment.epoch, moment.stale), (Epoch(5), vec!["other".to_owned()]));
-        moments.marked("one", Epoch(9));
+        moments.marked(ONE, Epoch(9));
         assert_eq!(epoch(moments.advance()), Some(9));
-        moments.marked("other", Epoch(8));
+        moments.marked(OTHER, Epoch(8));
         assert_eq!(moments.turns(start + 2 * AFTER), []);
-        moments.marked("other", Epoch(9));
+        moments.marked(OTHER, Epoch(9));
         assert_eq!(moments.turns(start + 2 * AFTER), [Turn { pipeline: 1, stale: false }]);
-        let again = Moment { epoch: Epoch(9), stale: Vec::new() };
+        let again = Moment { epoch: Epoch(9), stale: Vec::new(), successors: Vec::new() };
         assert_eq!(moments.advance(), Some(again), "readers see now what it has caught up with");
         assert_eq!(moments.advance(), None);
     }
@@ -172,9 +249,9 @@ mod tests {
         let mut moments = two(4, 4, 4);
         let start = Instant::now();
         for step in 1..9u32 {
-            moments.marked("one", Epoch(5 + u64::from(step)));
+            moments.marked(ONE, Epoch(5 + u64::from(step)));
             assert_eq!(moments.turns(start + step * AFTER / 2), []);
-            moments.marked("other", Epoch(4 + u64::from(step)));
+            moments.marked(OTHER, Epoch(4 + u64::from(step)));
         }
     }
 
@@ -186,10 +263,48 @@ mod tests {
     }
 
     #[test]
+    fn a_new_version_serves_from_the_first_moment_that_it_has_marked() {
+        let start = |pipeline, marked| AtStart {
+            name: "one".to_owned(),
+            pipeline: Some(pipeline),
+            marked: Some(Epoch(marked)),
+        };
+        let mut moments = Moments::new(vec![start(0, 5)], vec![start(1, 2)], Epoch(5), AFTER);
+        moments.marked(0, Epoch(6));
+        moments.marked(1, Epoch(5));
+        assert_eq!(moments.advance().unwrap().successors, [0; 0]);
+        moments.marked(1, Epoch(6));
+        assert_eq!(moments.advance(), None, "the moment 6 was shown by the version before");
+        moments.marked(0, Epoch(7));
+        moments.marked(1, Epoch(8));
+        let moment = moments.advance().unwrap();
+        assert_eq!((moment.epoch, moment.successors), (Epoch(7), vec![1]));
+        moments.marked(0, Epoch(9));
+        assert_eq!(epoch(moments.advance()), Some(8), "only the new version holds the moment back");
+    }
+
+    #[test]
+    fn of_a_version_that_cannot_run_the_last_is_shown_until_the_new_one_has_caught_up() {
+        let start = |pipeline, marked| AtStart {
+            name: "one".to_owned(),
+            pipeline,
+            marked: Some(Epoch(marked)),
+        };
+        let mut moments =
+            Moments::new(vec![start(None, 5)], vec![start(Some(0), 1)], Epoch(5), AFTER);
+        assert_eq!(moments.stale().collect::<Vec<_>>(), ["one"]);
+        moments.marked(0, Epoch(5));
+        assert_eq!((moments.turns(Instant::now()), moments.advance()), (Vec::new(), None));
+        moments.marked(0, Epoch(6));
+        let moment = moments.advance().unwrap();
+        assert_eq!((moment.epoch, moment.stale, moment.successors), (Epoch(6), vec![], vec![0]));
+    }
+
+    #[test]
     fn one_that_starts_behind_the_moment_does_not_take_it_back() {
         let mut moments = two(9, 2, 9);
         assert_eq!(moments.stale().collect::<Vec<_>>(), ["other"]);
-        moments.marked("one", Epoch(10));
+        moments.marked(ONE, Epoch(10));
         assert_eq!(epoch(moments.advance()), Some(10));
     }
 }

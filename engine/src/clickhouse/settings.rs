@@ -115,6 +115,15 @@ impl ClickHouse {
         insert.end().await.map_err(self.failed(&action))
     }
 
+    /// An answer that is not what was asked for.
+    pub(super) fn unreadable(
+        &self,
+        action: &str,
+        reason: impl std::error::Error + Send + Sync + 'static,
+    ) -> ClickHouseError {
+        self.failed(action)(clickhouse::error::Error::Other(Box::new(reason)))
+    }
+
     fn failed(&self, action: &str) -> impl FnOnce(clickhouse::error::Error) -> ClickHouseError {
         let (url, action) = (self.url.clone(), action.to_owned());
         move |source| ClickHouseError { url, action, source }

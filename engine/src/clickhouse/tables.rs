@@ -6,10 +6,7 @@ use arrow::datatypes::{DataType, Field};
 use citycell_operators::plan::{Plan, Window};
 use citycell_schemas::{Grid, Level, tables};
 
-use super::{
-    ClickHouse, ClickHouseError,
-    sql::{identifier, literal},
-};
+use super::{ClickHouse, ClickHouseError, sql::identifier};
 
 /// One version of a pipeline as ClickHouse sees it.
 #[derive(Clone, Debug)]
@@ -48,7 +45,8 @@ impl PipelineTable {
         format!("{}_history_{}", self.pipeline, self.version)
     }
 
-    fn group_names(&self) -> String {
+    /// The group columns, each after a comma.
+    pub(super) fn group_names(&self) -> String {
         self.groups.iter().fold(String::new(), |mut names, field| {
             let _ = write!(names, ", {}", identifier(field.name()));
             names
@@ -93,53 +91,6 @@ impl PipelineTable {
         )
     }
 
-    /// The newest version of each row up to the last epoch that the pipeline had marked when the
-    /// city was shown at the epoch that `epoch` yields: of a pipeline that was stale then, what
-    /// readers saw.
-    ///
-    /// `LIMIT 1 BY` takes whole rows, so a null never falls back to an older value, and a user's
-    /// condition on the window or the cell reaches the primary key or the projection.
-    fn select(&self, epoch: &str) -> String {
-        let (pipeline, version) = (literal(&self.pipeline), literal(&self.version));
-        let epoch = format!(
-            "(SELECT max(epoch) FROM epochs WHERE pipeline = {pipeline} AND version = {version} \
-             AND epoch <= {epoch} AND committed_at <= \
-             (SELECT max(committed_at) FROM moments WHERE epoch <= {epoch}))"
-        );
-        let groups = self.group_names();
-        let values = self.measures.iter().fold(String::new(), |mut values, measure| {
-            let (name, flag) = (identifier(measure), identifier(&format!("{measure}_valid")));
-            let _ = write!(values, ", if({flag} = 1, {name}, NULL) AS {name}");
-            values
-        });
-        format!(
-            "SELECT window_start, level, cell, name, community, street, district, area_m2{groups}, \
-             events{values}, epoch \
-             FROM (SELECT * FROM {table} WHERE epoch <= {epoch}{since} \
-             ORDER BY level DESC, window_start DESC, cell DESC{groups}, epoch DESC \
-             LIMIT 1 BY level, window_start, cell{groups}) AS newest \
-             LEFT ANY JOIN (SELECT level, cell, name, community, street, district, area_m2 \
-             FROM cells WHERE grid = {grid}) AS places USING (level, cell) \
-             WHERE is_deleted = 0",
-            table = identifier(&self.history()),
-            since = self.since_keyframe(&epoch),
-            grid = literal(&self.grid),
-        )
-    }
-
-    /// Without windows a read starts at the newest keyframe: all live rows are written again there.
-    fn since_keyframe(&self, epoch: &str) -> String {
-        if self.windowed {
-            return String::new();
-        }
-        format!(
-            " AND epoch >= (SELECT max(epoch) FROM epochs WHERE pipeline = {} \
-             AND version = {} AND keyframe = 1 AND epoch <= {epoch})",
-            literal(&self.pipeline),
-            literal(&self.version),
-        )
-    }
-
     /// Creates what is missing.
     ///
     /// # Errors
@@ -147,27 +98,10 @@ impl PipelineTable {
     pub async fn create(&self, clickhouse: &ClickHouse) -> Result<(), ClickHouseError> {
         clickhouse.execute("create a pipeline's table", &self.create_history()).await
     }
-
-    /// The views of the pipeline over this version.
-    #[must_use]
-    pub fn views(&self) -> [String; 3] {
-        let name = &self.pipeline;
-        let now = self.select("(SELECT epoch FROM city_moment)");
-        let as_of = self.select("{epoch:UInt64}");
-        let history = format!("SELECT * FROM {}", identifier(&self.history()));
-        let view = |name: &str, select: &str| {
-            format!("CREATE OR REPLACE VIEW {} AS {select}", identifier(name))
-        };
-        [
-            view(name, &now),
-            view(&format!("{name}_as_of"), &as_of),
-            view(&format!("{name}_history"), &history),
-        ]
-    }
 }
 
 /// ClickHouse's type for an Arrow column of a group.
-fn column_type(data_type: &DataType) -> &'static str {
+pub(super) fn column_type(data_type: &DataType) -> &'static str {
     match data_type {
         DataType::Boolean => "Bool",
         DataType::Int64 => "Int64",
@@ -206,7 +140,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        super::sql::tokens::{Token, hostile, tokens},
+        super::{
+            sql::tokens::{Token, hostile, tokens},
+            views,
+        },
         *,
     };
 
@@ -220,8 +157,14 @@ mod tests {
             windowed,
             grid: name.to_owned(),
         };
-        let of = |table: PipelineTable| [vec![table.create_history()], table.views().to_vec()];
-        [of(table(true)), of(table(false))].concat().concat()
+        let [windowed, latest] = [table(true), table(false)];
+        let create = [windowed.create_history(), latest.create_history()];
+        let all = [
+            create.to_vec(),
+            views::views(&windowed, &[]).to_vec(),
+            views::views(&latest, &[windowed]).to_vec(),
+        ];
+        all.concat()
     }
 
     /// Without what names and values say.

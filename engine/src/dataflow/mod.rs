@@ -71,7 +71,8 @@ pub use sink::Output;
 use sink::SinkParts;
 use source::{SourceParts, Waker};
 
-/// Everything the workers share.
+/// Everything that the workers share of one dataflow: that of the versions that serve, or that of the
+/// versions that are built beside them.
 pub struct Work {
     /// The topics' names, sorted.
     pub topics: Arc<[Arc<str>]>,
@@ -89,7 +90,7 @@ pub struct Work {
     pub is_cluster: bool,
     /// Wakes the source of bindings.
     pub bindings_waker: Waker,
-    /// To the binder.
+    /// To whoever hands bindings out.
     pub notices: Sender<Notice>,
     /// To the task that writes marks.
     pub marks: UnboundedSender<Mark>,
@@ -101,11 +102,12 @@ pub struct Work {
     pub archive: Option<ArchiveWork>,
     /// Where snapshots go, if any are taken.
     pub snapshots: Option<SnapshotWork>,
-    /// The epoch of each pipeline's state that this process starts with.
-    pub started_at: BTreeMap<String, Epoch>,
+    /// The epoch of each version's state that this process starts with.
+    pub started_at: Arc<BTreeMap<String, Epoch>>,
 }
 
 /// Where snapshots go.
+#[derive(Clone)]
 pub struct SnapshotWork {
     /// To the task that writes runs.
     pub queue: SnapshotQueue,
@@ -115,6 +117,10 @@ pub struct SnapshotWork {
 
 /// One pipeline of the workers.
 pub struct PipelineWork {
+    /// Its index among all versions that run.
+    pub number: usize,
+    /// What metrics call it.
+    pub label: String,
     /// The pipeline.
     pub pipeline: Arc<Pipeline>,
     /// Its table.
@@ -129,15 +135,16 @@ pub struct PipelineWork {
     pub restored: Mutex<Vec<Option<Restored>>>,
 }
 
-/// Builds one worker's dataflow and works until the bindings end.
+/// Builds one worker's dataflows and works until the bindings end.
 ///
 /// # Errors
 /// When a pipeline cannot be built.
-pub fn run(worker: &mut Worker, work: &Arc<Work>) -> Result<(), String> {
-    let local = worker.index() % work.readers.len();
-    let _alarm = work.alarm.clone();
-    worker.dataflow::<u64, _, _>(|scope| build(scope, local, work))?;
-    while worker.has_dataflows() && !work.alarm.is_stopped() {
+pub fn run(worker: &mut Worker, works: &[Arc<Work>], alarm: &Alarm) -> Result<(), String> {
+    for work in works {
+        let local = worker.index() % work.readers.len();
+        worker.dataflow::<u64, _, _>(|scope| build(scope, local, work))?;
+    }
+    while worker.has_dataflows() && !alarm.is_stopped() {
         worker.step_or_park(Some(Duration::from_millis(100)));
     }
     // An engine that ends at once does not wait for rows that may never be acknowledged.
@@ -166,9 +173,9 @@ fn build(scope: Scope<'_, u64>, local: usize, work: &Arc<Work>) -> Result<(), St
     let archived = archive::archive(bindings.clone(), records.clone(), work);
     let decoded = decoding::decode(&records, work).map_err(|error| error.to_string())?;
     let mut reports = read_ahead(&bindings, local, work);
-    for (number, pipeline) in work.pipelines.iter().enumerate() {
+    for pipeline in &work.pipelines {
         let mine = decoded[&decoding::sharing(&pipeline.pipeline)].clone();
-        let here = Here { pipeline, number, local, archived: archived.as_ref() };
+        let here = Here { pipeline, local, archived: archived.as_ref() };
         let stream = build_pipeline(bindings.clone(), mine, here, work)?;
         reports = reports.concat(stream.map(Report::Reached));
     }
@@ -204,7 +211,7 @@ fn read_ahead<'scope>(
 ) -> StreamVec<'scope, u64, Report> {
     let (reader, work) = (Arc::clone(&work.readers[local]), Arc::clone(work));
     bindings.clone().flat_map(move |binding| {
-        if *binding.started_at != work.started_at {
+        if binding.started_at != work.started_at {
             work.alarm.ring(EngineError::OtherStart);
         }
         let fetched = if work.is_cluster { reader.fetched() } else { Vec::new() };
@@ -216,8 +223,6 @@ fn read_ahead<'scope>(
 #[derive(Clone, Copy)]
 struct Here<'a, 'scope> {
     pipeline: &'a PipelineWork,
-    /// Its number among the pipelines.
-    number: usize,
     /// The worker's number in its process.
     local: usize,
     /// Passes an epoch once it is archived.
@@ -233,12 +238,13 @@ fn build_pipeline<'scope>(
     here: Here<'_, 'scope>,
     shared: &Arc<Work>,
 ) -> Result<StreamVec<'scope, u64, Reached>, String> {
-    let Here { pipeline: work, number, .. } = here;
-    let plan = &work.pipeline.plan;
+    let work = here.pipeline;
+    let (plan, number) = (&work.pipeline.plan, work.number);
     let memory = here.memory(shared);
     // What its state holds already is not for it.
     let since = memory.restored.as_ref().map(|restored| restored.tick.epoch);
-    let is_new = move |binding: &Binding| Some(binding.epoch) > since;
+    let is_new =
+        move |binding: &Binding| Some(binding.epoch) > since && !binding.retired.contains(&number);
     let name = plan.name.clone();
     let new_bindings = bindings.clone().filter(is_new);
     let ticks = new_bindings.map(move |binding| binding.tick(&name));
@@ -270,7 +276,7 @@ fn build_pipeline<'scope>(
         entries = entries.concat(archived.clone());
     }
     keep(bindings.clone(), saved, here, shared);
-    mark(bindings, entries, number, work, shared);
+    mark(bindings, entries, work, shared);
     Ok(reached
         .map(move |(topic, partition, time)| (number, TopicPartition { topic, partition }, time)))
 }
@@ -297,7 +303,7 @@ fn keep<'scope>(
     let Some(SnapshotWork { queue, keeper }) = &shared.snapshots else { return };
     let table = &here.pipeline.table;
     let runs = snapshots::runs(saved, queue.clone(), table);
-    let (keeper, pipeline) = (keeper.clone(), here.number);
+    let (keeper, pipeline) = (keeper.clone(), here.pipeline.number);
     let name = format!("{}: snapshots", table.pipeline);
     at_worker_0::per_epoch(&name, bindings, runs, move |binding, runs: Vec<Run>| {
         if let Some(keeper) = keeper.as_ref().filter(|_| binding.snapshot) {
@@ -320,11 +326,11 @@ enum Entry {
 fn mark<'scope>(
     bindings: StreamVec<'scope, u64, Binding>,
     entries: StreamVec<'scope, u64, Entry>,
-    number: usize,
     work: &PipelineWork,
     shared: &Arc<Work>,
 ) {
     let (pipeline, version) = (work.table.pipeline.clone(), work.table.version.clone());
+    let (number, label) = (work.number, work.label.clone());
     let (marked, marks) = (work.marked, shared.marks.clone());
     let (notices, metrics) = (shared.notices.clone(), shared.metrics.clone());
     let numbers = work.pipeline.topic_numbers(&shared.topics);
@@ -336,7 +342,8 @@ fn mark<'scope>(
         bindings,
         entries,
         move |binding, entries| {
-            if marked.is_some_and(|marked| binding.epoch <= marked) {
+            let retired = binding.retired.contains(&number);
+            if retired || marked.is_some_and(|marked| binding.epoch <= marked) {
                 let _ = notices.send(Notice::Marked(binding.epoch, number));
                 return;
             }
@@ -347,7 +354,7 @@ fn mark<'scope>(
                     Entry::Rows(count) => rows += count,
                 }
             }
-            metrics.live(&pipeline, &live);
+            metrics.live(&label, &live);
             let tick = binding.tick(&pipeline);
             let mark = Mark {
                 pipeline: pipeline.clone(),

@@ -1,24 +1,22 @@
 //! What an engine finds when it starts: tables, marks, the log of bindings and the newest state.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use crate::{
     clickhouse::{
-        ClickHouse, cells, marks,
-        serving::{self, Candidate, Marked},
-        tables::{self, PipelineTable},
+        ClickHouse, cells, marks, tables,
+        versions::{self, Marked},
     },
     kafka::binding_log::BindingLog,
-    pipeline::Pipeline,
     snapshot::{self, StartingPoint, Storage, Wanted, WantedPipeline},
 };
 
-use super::{EngineConfig, EngineError};
+use super::{EngineConfig, EngineError, deployed::Deployed};
 
 /// What there is.
 pub(super) struct Beginning {
-    /// Each pipeline's table.
-    pub(super) tables: Vec<Arc<PipelineTable>>,
+    /// The versions that run.
+    pub(super) deployed: Deployed,
     /// What is marked.
     pub(super) marked: Marked,
     /// The log of bindings; in process 0 only, which holds the deployment from here on.
@@ -34,58 +32,57 @@ pub(super) async fn take_over(
     config: &EngineConfig,
     clickhouse: &ClickHouse,
 ) -> Result<Beginning, EngineError> {
-    let (tables, mut marked) = prepare_tables(config, clickhouse).await?;
+    tables::create_shared(clickhouse).await?;
+    cells::write(clickhouse, config.grid.grid()).await?;
     let open = |location: &str| Storage::open(location, &config.deployment);
     let storage = config.snapshots.as_ref().map(|settings| open(&settings.location)).transpose()?;
     let log = match config.is_first() {
         // Who held it before binds no more.
-        true => {
-            let names = config.topics().iter().map(ToString::to_string).collect();
-            Some(BindingLog::take_over(&config.kafka, &config.deployment, names).await?)
-        }
+        true => Some(BindingLog::take_over(&config.kafka, &config.deployment).await?),
         false => None,
     };
-    let start = starting_point(config, storage.as_ref(), &tables, clickhouse).await?;
+    let (deployed, mut marked) = deploy(config, clickhouse).await?;
+    let start = starting_point(config, storage.as_ref(), &deployed, clickhouse).await?;
     start.raise(&mut marked);
-    Ok(Beginning { tables, marked, log, storage, start })
+    Ok(Beginning { deployed, marked, log, storage, start })
 }
 
-/// Creates what is missing in ClickHouse and reads what was marked.
-async fn prepare_tables(
+/// Decides which versions run, creates what they lack in ClickHouse and reads what was marked.
+async fn deploy(
     config: &EngineConfig,
     clickhouse: &ClickHouse,
-) -> Result<(Vec<Arc<PipelineTable>>, Marked), EngineError> {
-    let grid = config.grid.grid();
-    tables::create_shared(clickhouse).await?;
-    cells::write(clickhouse, grid).await?;
-    serving::retire_others(clickhouse, &config.pipelines).await?;
-    let marked = marks::last_marked(clickhouse).await?;
-    let mut tables = Vec::new();
-    for pipeline in &config.pipelines {
-        let version = pipeline.version(grid);
-        let groups = pipeline.groups.clone();
-        let table = Arc::new(PipelineTable::new(&pipeline.plan, &version, groups, grid));
+) -> Result<(Deployed, Marked), EngineError> {
+    let served = versions::served(clickhouse).await?;
+    let (moment, _) = marks::last_moment(clickhouse).await?;
+    let deployed = Deployed::new(&config.pipelines, config.grid.grid(), served, moment);
+    for table in &deployed.tables {
         table.create(clickhouse).await?;
-        let candidate = Candidate { pipeline: Arc::clone(pipeline), table: Arc::clone(&table) };
-        serving::serve_when_complete(clickhouse, candidate, &marked).await?;
-        tables.push(table);
     }
-    Ok((tables, marked))
+    if config.is_first() {
+        versions::retire_others(clickhouse, &config.pipelines).await?;
+        for version in deployed.serving() {
+            version.serve(clickhouse).await?;
+        }
+    }
+    let marked = marks::last_marked(clickhouse).await?;
+    Ok((deployed, marked))
 }
 
 /// The newest state that is of use to this process.
 async fn starting_point(
     config: &EngineConfig,
     storage: Option<&Storage>,
-    tables: &[Arc<PipelineTable>],
+    deployed: &Deployed,
     clickhouse: &ClickHouse,
 ) -> Result<StartingPoint, EngineError> {
     let Some(storage) = storage else { return Ok(StartingPoint::default()) };
-    let wanted = |(pipeline, table): (&Arc<Pipeline>, &Arc<PipelineTable>)| WantedPipeline {
-        pipeline: Arc::clone(pipeline),
-        version: table.version.clone(),
-    };
-    let pipelines: Vec<_> = config.pipelines.iter().zip(tables).map(wanted).collect();
+    let pipelines = deployed.pipelines.iter().zip(&deployed.tables);
+    let pipelines: Vec<_> = pipelines
+        .map(|(pipeline, table)| WantedPipeline {
+            pipeline: pipeline.clone(),
+            version: table.version.clone(),
+        })
+        .collect();
     let (process, processes) =
         config.cluster.as_ref().map_or((0, 1), |all| (all.process, all.addresses.len()));
     let workers = config.workers.get();
@@ -99,9 +96,9 @@ async fn starting_point(
     };
     let started = Instant::now();
     let start = snapshot::restore(storage, wanted).await?;
-    for (pipeline, epoch) in start.epochs() {
+    for (version, epoch) in start.epochs() {
         let took_ms = started.elapsed().as_millis();
-        tracing::info!(pipeline, epoch = epoch.0, took_ms, "going on from a snapshot");
+        tracing::info!(version, epoch = epoch.0, took_ms, "going on from a snapshot");
     }
     Ok(start)
 }

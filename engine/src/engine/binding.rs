@@ -12,6 +12,7 @@ use crossbeam_channel::Sender;
 use crate::{
     alarm::Alarm,
     binder::{Binder, BoundPipeline, Notice},
+    follower::Follower,
     kafka::{binding_log::BindingLogError, partitions::PartitionFinder},
     pipeline::Pipeline,
 };
@@ -25,18 +26,26 @@ use super::{
 pub(super) struct BindingThreads {
     pub(super) binder: JoinHandle<Result<(), BindingLogError>>,
     pub(super) finder: JoinHandle<()>,
+    /// Only while versions are built.
+    pub(super) follower: Option<JoinHandle<()>>,
 }
 
 /// Starts the binder and the search for partitions.
 pub(super) fn start_binding(
     config: &EngineConfig,
     binder: Binder,
+    follower: Option<Follower>,
     notices: &Sender<Notice>,
     alarm: &Alarm,
 ) -> Result<BindingThreads, EngineError> {
     let names: Vec<String> = config.topics().iter().map(ToString::to_string).collect();
     let finder = find_partitions(config, names, notices.clone(), alarm.clone())?;
-    Ok(BindingThreads { binder: spawn("binder", move || binder.run())?, finder })
+    let follow = |follower: Follower| spawn("follower", move || follower.run());
+    Ok(BindingThreads {
+        binder: spawn("binder", move || binder.run())?,
+        finder,
+        follower: follower.map(follow).transpose()?,
+    })
 }
 
 /// The pipelines as far as binding is concerned.

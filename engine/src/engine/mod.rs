@@ -2,6 +2,8 @@
 
 mod beginning;
 mod binding;
+mod deployed;
+mod line;
 mod marking;
 mod snapshots;
 mod start;
@@ -151,7 +153,8 @@ pub struct RunningEngine {
     pub metrics: Metrics,
     /// Whether it keeps up.
     pub readiness: Readiness,
-    /// The epoch of each pipeline's state that it started with; none of one that started anew.
+    /// The epoch of the state that each version started with, by `pipeline@version`; none of one that
+    /// started anew.
     pub started_at: BTreeMap<String, Epoch>,
 }
 
@@ -160,6 +163,11 @@ impl EngineConfig {
     #[must_use]
     pub fn is_first(&self) -> bool {
         self.cluster.as_ref().is_none_or(|cluster| cluster.process == 0)
+    }
+
+    /// The workers of all processes.
+    pub(crate) fn all_workers(&self) -> usize {
+        self.workers.get() * self.cluster.as_ref().map_or(1, |cluster| cluster.addresses.len())
     }
 
     /// The names of all topics, sorted: a topic's number is its index.
@@ -199,10 +207,11 @@ impl RunningEngine {
     /// # Errors
     /// What ended it, if nobody asked it to.
     pub fn wait(self) -> Result<(), EngineError> {
-        let (bound, finder) = match self.binding {
-            Some(threads) => (threads.binder.join(), Some(threads.finder)),
-            None => (Ok(Ok(())), None),
+        let (bound, finder, follower) = match self.binding {
+            Some(threads) => (threads.binder.join(), Some(threads.finder), threads.follower),
+            None => (Ok(Ok(())), None, None),
         };
+        let followed = follower.map_or(Ok(()), JoinHandle::join);
         let worked = self.workers.join();
         self.alarm.stop();
         // A finder that panicked has found nothing more; what it found stands.
@@ -211,6 +220,7 @@ impl RunningEngine {
             return Err(failure);
         }
         bound.map_err(|_| EngineError::Panicked)??;
+        followed.map_err(|_| EngineError::Panicked)?;
         worked.map_err(|_| EngineError::Panicked)?.map_err(EngineError::Worker)
     }
 }

@@ -1,6 +1,6 @@
 //! The tasks that keep snapshots.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use citycell_operators::lateness::Horizon;
 use crossbeam_channel::Sender;
@@ -8,20 +8,19 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     binder::{Notice, SnapshotPace},
-    clickhouse::{serving::Marked, tables::PipelineTable, writer::TaskParts},
+    clickhouse::{versions::Marked, writer::TaskParts},
     dataflow::SnapshotWork,
-    pipeline::Pipeline,
     snapshot::{self, KeeperNotice, KeeperParts, KeptPipeline, PipelineState, Storage},
 };
 
-use super::EngineConfig;
+use super::{EngineConfig, deployed::Deployed};
 
 /// Snapshots at work.
 #[derive(Default)]
 pub(super) struct Snapshots {
     /// For the workers; none if no snapshots are taken.
     pub(super) work: Option<SnapshotWork>,
-    /// For the binder; in process 0 only.
+    /// For those who hand bindings out; in process 0 only.
     pub(super) pace: Option<SnapshotPace>,
     /// Hears of marks; in process 0 only.
     pub(super) keeper: Option<UnboundedSender<KeeperNotice>>,
@@ -33,14 +32,14 @@ pub(super) fn start_snapshots(
     (storage, manifest): (Option<Storage>, u64),
     pipelines: Vec<KeptPipeline>,
     parts: &TaskParts,
-    notices: &Sender<Notice>,
+    listeners: [&Sender<Notice>; 2],
 ) -> Snapshots {
     let (Some(storage), Some(settings)) = (storage, &config.snapshots) else {
         return Snapshots::default();
     };
     let keeper = config
         .is_first()
-        .then(|| start_keeper(pipelines, (storage.clone(), manifest), parts, notices));
+        .then(|| start_keeper(pipelines, (storage.clone(), manifest), parts, listeners));
     let TaskParts { runtime, metrics, alarm, .. } = parts;
     let queue = snapshot::start_writer(runtime, storage, metrics.clone(), alarm.clone());
     let pace = |keeper| SnapshotPace { every: settings.every, keeper };
@@ -53,29 +52,27 @@ pub(super) fn start_snapshots(
 
 /// The pipelines as the keeper sees them.
 pub(super) fn kept_pipelines(
-    config: &EngineConfig,
-    tables: &[Arc<PipelineTable>],
-    known: &[Option<PipelineState>],
+    deployed: &Deployed,
+    known: &BTreeMap<usize, PipelineState>,
     marked: &Marked,
 ) -> Vec<KeptPipeline> {
-    let pipelines = config.pipelines.iter().zip(tables).zip(known);
-    let kept = |((pipeline, table), state): ((&Arc<Pipeline>, &Arc<PipelineTable>), &Option<_>)| {
-        KeptPipeline {
-            name: table.pipeline.clone(),
-            version: table.version.clone(),
-            horizon: Horizon::of(&pipeline.plan),
-            state: state.clone(),
-            marked: marked.get(&(table.pipeline.clone(), table.version.clone())).copied(),
-        }
-    };
-    pipelines.map(kept).collect()
+    let pipelines = deployed.pipelines.iter().zip(&deployed.tables).enumerate();
+    let kept = pipelines.map(|(index, (pipeline, table))| KeptPipeline {
+        name: table.pipeline.clone(),
+        version: table.version.clone(),
+        horizon: Horizon::of(&pipeline.plan),
+        serves: index < deployed.serving,
+        state: known.get(&index).cloned(),
+        marked: marked.get(&(table.pipeline.clone(), table.version.clone())).copied(),
+    });
+    kept.collect()
 }
 
 fn start_keeper(
     pipelines: Vec<KeptPipeline>,
     (storage, manifest): (Storage, u64),
     parts: &TaskParts,
-    notices: &Sender<Notice>,
+    [binder, follower]: [&Sender<Notice>; 2],
 ) -> UnboundedSender<KeeperNotice> {
     let keeper = KeeperParts {
         runtime: parts.runtime.clone(),
@@ -85,9 +82,10 @@ fn start_keeper(
         manifest,
         pipelines,
     };
-    let notices = notices.clone();
-    snapshot::start_keeper(keeper, move |epoch| {
-        // Nobody listens once the binder is gone.
+    let (binder, follower) = (binder.clone(), follower.clone());
+    snapshot::start_keeper(keeper, move |serves, epoch| {
+        let notices = if serves { &binder } else { &follower };
+        // Nobody listens once the engine is stopping.
         let _ = notices.send(Notice::SnapshotWritten(epoch));
     })
 }

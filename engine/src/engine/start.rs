@@ -1,39 +1,42 @@
 //! Starts all parts of an engine in the order in which they need each other.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     thread::JoinHandle,
 };
 
+use citycell_operators::restored::Restored;
 use rdkafka::error::KafkaError;
 use timely::{CommunicationConfig, Config, WorkerConfig};
 use tokio::runtime::Handle;
 
 use crate::{
     alarm::Alarm,
-    binder::{Binder, HandOut},
+    binder::{Binder, oldest},
     clickhouse::{
         ClickHouse,
         archive::{self, ARCHIVE},
         backlog::Backlog,
         marks,
-        serving::Marked,
-        tables::PipelineTable,
+        versions::Marked,
         writer::{self, TaskParts},
     },
-    dataflow::{self, source::Waker},
+    dataflow,
+    follower::Follower,
     http::Readiness,
-    kafka::{partitions::PartitionFinder, reader::Reader},
+    kafka::partitions::PartitionFinder,
     metrics::Metrics,
-    pipeline::Pipeline,
-    snapshot::StartingPoint,
+    snapshot::{self, PipelineState, StartingPoint},
 };
 
 use super::{
     Cluster, EngineConfig, EngineError, RunningEngine,
     beginning::{self, Beginning},
     binding::{bound_pipelines, start_binding},
-    marking::marking,
+    deployed::Deployed,
+    line::{Line, LineParts},
+    marking::{Listeners, marking},
     snapshots::{Snapshots, kept_pipelines, start_snapshots},
 };
 
@@ -42,19 +45,16 @@ use super::{
 /// # Errors
 /// When Kafka or ClickHouse cannot be used, or a pipeline cannot be built.
 pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
-    let topics = config.topics();
     reach_kafka(&config)?;
     let clickhouse = ClickHouse::new(&config.clickhouse);
-    let beginning = beginning::take_over(&config, &clickhouse).await?;
-    let Beginning { tables, marked, log, storage, mut start } = beginning;
-    let started_at = start.epochs();
+    let Beginning { deployed, marked, log, storage, start } =
+        beginning::take_over(&config, &clickhouse).await?;
+    let config = EngineConfig { pipelines: deployed.pipelines.clone(), ..config };
+    let topics = config.topics();
     let (notices, heard) = crossbeam_channel::unbounded();
-    let (handed_out, bindings) = crossbeam_channel::unbounded();
-    let bindings_waker = Waker::default();
-    let (record_wakers, readers) = start_readers(&config, &topics)?;
+    let (to_follower, heard_by_follower) = crossbeam_channel::unbounded();
     let (metrics, readiness) = (Metrics::default(), Readiness::default());
     let alarm = Alarm::new(notices.clone());
-
     let writing = TaskParts {
         runtime: Handle::current(),
         clickhouse,
@@ -62,62 +62,97 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         alarm: alarm.clone(),
     };
 
-    let known: Vec<_> = config
-        .pipelines
-        .iter()
-        .map(|pipeline| start.pipelines.get(&pipeline.plan.name))
-        .map(|restored| restored.map(|restored| restored.state.clone()))
-        .collect();
-    let kept = kept_pipelines(&config, &tables, &known, &marked);
-    let Snapshots { work: snapshots, pace, keeper } =
-        start_snapshots(&config, (storage, start.manifest), kept, &writing, &notices);
+    let (started_at, manifest) = (start.epochs(), start.manifest);
+    let (known, restored) = by_index(&deployed, start);
+    let Snapshots { work: snapshots, pace, keeper } = start_snapshots(
+        &config,
+        (storage, manifest),
+        kept_pipelines(&deployed, &known, &marked),
+        &writing,
+        [&notices, &to_follower],
+    );
     let backlog = Backlog::new(config.writing.backlog.clone(), metrics.clone());
-    let marking = marking(&config, &writing, (&tables, &marked), &notices, keeper).await?;
+    let listeners = Listeners { binder: &notices, follower: &to_follower, keeper };
+    let marking = marking(&config, &writing, (&deployed, &marked), listeners).await?;
     let stale = marking.moments.stale_indices().collect();
-
     let archive = start_archive(&config, &marked, (&writing, &backlog)).await?;
-    let work = dataflow::Work {
-        topics: Arc::clone(&topics),
-        grid: Arc::clone(&config.grid),
+
+    let lines = LineParts {
+        config: &config,
+        topics: &topics,
         marks: marks::start(marking),
-        pipelines: start_writers(&config, tables, (&marked, &mut start), (&writing, &backlog)),
-        archive,
         snapshots,
-        started_at: started_at.clone(),
-        readers: readers.clone(),
-        record_wakers,
-        bindings: Mutex::new(config.is_first().then_some(bindings)),
-        is_cluster: config.cluster.is_some(),
-        bindings_waker: bindings_waker.clone(),
-        notices: notices.clone(),
-        alarm: alarm.clone(),
-        metrics: metrics.clone(),
+        alarm: &alarm,
+        metrics: &metrics,
+        started_at: &started_at,
     };
-    let hand_out = HandOut { bindings: Some(handed_out), waker: bindings_waker };
-    let binder = |log| Binder {
-        log,
-        pipelines: bound_pipelines(&config, &topics),
-        topics,
-        grid: config.grid.grid().version().to_owned(),
-        limits: config.limits,
-        workers: config.workers.get()
-            * config.cluster.as_ref().map_or(1, |all| all.addresses.len()),
-        readers,
-        notices: heard,
-        hand_out,
-        metrics: metrics.clone(),
-        readiness: readiness.clone(),
-        snapshots: pace,
-        backlog,
-        stale,
-        known: (0..).zip(known).filter_map(|(index, state)| Some((index, state?))).collect(),
+    let mut serving = start_writers(&deployed, (&marked, restored), (&writing, &backlog));
+    let building = serving.split_off(deployed.serving);
+    let serving = lines.line(serving, archive, &notices)?;
+    let building = match building.is_empty() {
+        true => None,
+        false => Some(lines.line(building, None, &to_follower)?),
     };
+    drop(lines);
+
+    let mut works = vec![serving.work];
+    let mut known = known;
+    let built = known.split_off(&deployed.serving);
+    let pipelines = bound_pipelines(&config, &topics);
     let binding = match log {
-        Some(log) => Some(start_binding(&config, binder(log), &notices, &alarm)?),
-        None => None,
+        None => {
+            works.extend(building.map(|line| line.work));
+            None
+        }
+        Some(log) => {
+            let log = log.with_topics(topics.iter().map(ToString::to_string).collect());
+            let follower = match building {
+                None => None,
+                Some(Line { work, hand_out }) => {
+                    let follower = Follower {
+                        log: log.follow(oldest(&built, work.pipelines.len()))?,
+                        topics: Arc::clone(&topics),
+                        pipelines: (0..).zip(pipelines.clone()).skip(deployed.serving).collect(),
+                        unmarked_max: config.limits.unmarked_max,
+                        notices: heard_by_follower,
+                        binder: notices.clone(),
+                        hand_out,
+                        snapshots: pace.clone(),
+                        started_at: Arc::clone(&work.started_at),
+                        known: built,
+                        alarm: alarm.clone(),
+                    };
+                    works.push(work);
+                    Some(follower)
+                }
+            };
+            let binder = Binder {
+                log,
+                pipelines,
+                serving: deployed.serving,
+                follower: follower.is_some().then_some(to_follower),
+                topics,
+                grid: config.grid.grid().version().to_owned(),
+                limits: config.limits,
+                workers: config.all_workers(),
+                readers: works[0].readers.clone(),
+                notices: heard,
+                hand_out: serving.hand_out,
+                metrics: metrics.clone(),
+                readiness: readiness.clone(),
+                snapshots: pace,
+                backlog,
+                stale,
+                started_at: Arc::clone(&works[0].started_at),
+                known,
+            };
+            Some(start_binding(&config, binder, follower, &notices, &alarm)?)
+        }
     };
+    let works: Vec<_> = works.into_iter().map(Arc::new).collect();
+    let workers_alarm = alarm.clone();
     Ok(RunningEngine {
-        workers: spawn("workers", move || run_workers(&config, work))?,
+        workers: spawn("workers", move || run_workers(&config, works, workers_alarm))?,
         binding,
         notices,
         alarm,
@@ -127,41 +162,47 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     })
 }
 
-fn start_readers(
-    config: &EngineConfig,
-    topics: &Arc<[Arc<str>]>,
-) -> Result<(Vec<Waker>, Vec<Arc<Reader>>), EngineError> {
-    let wakers: Vec<Waker> = (0..config.workers.get()).map(|_| Waker::default()).collect();
-    let start = |waker: &Waker| {
-        let waker = waker.clone();
-        let wake = move || waker.wake();
-        let reader =
-            Reader::start(&config.kafka, Arc::clone(topics), config.buffer_bytes_max, wake);
-        reader.map(Arc::new).map_err(|source| kafka_error(config, source))
-    };
-    let readers = wakers.iter().map(start).collect::<Result<_, _>>()?;
-    Ok((wakers, readers))
+/// The states by the versions' indices, and the parts of each version's workers.
+fn by_index(
+    deployed: &Deployed,
+    mut start: StartingPoint,
+) -> (BTreeMap<usize, PipelineState>, BTreeMap<usize, Vec<Restored>>) {
+    let (mut known, mut workers) = (BTreeMap::new(), BTreeMap::new());
+    for (index, table) in deployed.tables.iter().enumerate() {
+        let key = snapshot::key(&table.pipeline, &table.version);
+        if let Some(restored) = start.pipelines.remove(&key) {
+            known.insert(index, restored.state);
+            workers.insert(index, restored.workers);
+        }
+    }
+    (known, workers)
 }
 
 fn start_writers(
-    config: &EngineConfig,
-    tables: Vec<Arc<PipelineTable>>,
-    (marked, start): (&Marked, &mut StartingPoint),
+    deployed: &Deployed,
+    (marked, mut restored): (&Marked, BTreeMap<usize, Vec<Restored>>),
     (parts, backlog): (&TaskParts, &Backlog),
 ) -> Vec<dataflow::PipelineWork> {
-    let start = |(pipeline, table): (&Arc<Pipeline>, Arc<PipelineTable>)| {
+    let pipelines = deployed.pipelines.iter().zip(&deployed.tables).enumerate();
+    let start = pipelines.map(|(number, (pipeline, table))| {
         let name = table.pipeline.clone();
-        let restored = start.pipelines.remove(&name).map_or_else(Vec::new, |all| all.workers);
+        let label = match number < deployed.serving {
+            true => name.clone(),
+            false => snapshot::key(&name, &table.version),
+        };
+        let restored = restored.remove(&number).unwrap_or_default();
         dataflow::PipelineWork {
+            number,
             pipeline: Arc::clone(pipeline),
-            marked: marked.get(&(name.clone(), table.version.clone())).copied(),
-            queue: writer::start(parts.clone(), name, backlog.clone()),
-            table,
+            marked: marked.get(&(name, table.version.clone())).copied(),
+            queue: writer::start(parts.clone(), label.clone(), backlog.clone()),
+            label,
+            table: Arc::clone(table),
             live: Arc::default(),
             restored: Mutex::new(restored.into_iter().map(Some).collect()),
         }
-    };
-    config.pipelines.iter().zip(tables).map(start).collect()
+    });
+    start.collect()
 }
 
 /// Prepares the archive if records are kept.
@@ -190,7 +231,11 @@ fn reach_kafka(config: &EngineConfig) -> Result<(), EngineError> {
         .map_err(|source| EngineError::Unreachable { brokers: brokers(), source: Box::new(source) })
 }
 
-fn run_workers(config: &EngineConfig, work: dataflow::Work) -> Result<(), String> {
+fn run_workers(
+    config: &EngineConfig,
+    works: Vec<Arc<dataflow::Work>>,
+    alarm: Alarm,
+) -> Result<(), String> {
     let threads = config.workers.get();
     let communication = match config.cluster.clone() {
         None => CommunicationConfig::Process(threads),
@@ -203,11 +248,10 @@ fn run_workers(config: &EngineConfig, work: dataflow::Work) -> Result<(), String
         },
     };
     let mut timely = Config { communication, worker: WorkerConfig::default() };
-    let work = Arc::new(work);
     // Without merging while idle, what expired would keep its memory.
     let idle_merging = differential_dataflow::Config::default().idle_merge_effort(Some(1000));
     differential_dataflow::configure(&mut timely.worker, &idle_merging);
-    let guards = timely::execute(timely, move |worker| dataflow::run(worker, &work))?;
+    let guards = timely::execute(timely, move |worker| dataflow::run(worker, &works, &alarm))?;
     guards.join().into_iter().try_for_each(|outcome| outcome?)
 }
 

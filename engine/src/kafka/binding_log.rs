@@ -117,14 +117,14 @@ pub struct LoggedBinding {
 }
 
 impl BindingLog {
-    /// Takes over the deployment's log; whoever held it before is fenced out.
+    /// Takes over the deployment's log; whoever held it before is fenced out. It knows no topics
+    /// yet.
     ///
     /// # Errors
     /// When Kafka cannot be reached or refuses.
     pub async fn take_over(
         settings: &KafkaSettings,
         deployment: &str,
-        topics: Vec<String>,
     ) -> Result<Self, BindingLogError> {
         let topic = topic_of(deployment);
         let failed = |action| {
@@ -140,7 +140,13 @@ impl BindingLog {
         let producer = settings.create(&defaults, WrittenAt::default());
         let producer: ThreadedProducer<WrittenAt> = producer.map_err(failed("write to"))?;
         producer.init_transactions(TIMEOUT).map_err(failed("take over"))?;
-        Ok(Self { topic, topics, producer, settings: settings.clone() })
+        Ok(Self { topic, topics: Vec::new(), producer, settings: settings.clone() })
+    }
+
+    /// The log with the names of the topics whose partitions bindings name by number.
+    #[must_use]
+    pub fn with_topics(self, topics: Vec<String>) -> Self {
+        Self { topics, ..self }
     }
 
     /// Keeps `binding` for good; yields its record's offset.
@@ -194,6 +200,19 @@ impl BindingLog {
             }
             _ => Err(other()),
         }
+    }
+
+    /// The bindings from that one on, or from the oldest, and those that are bound later.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn follow(&self, from: Option<(Epoch, i64)>) -> Result<BindingTail, BindingLogError> {
+        let mut reader = match from {
+            Some((epoch, offset)) => self.read_from(epoch, offset)?,
+            None => self.read()?,
+        };
+        (reader.end_offset, reader.at_end) = (i64::MAX, false);
+        Ok(BindingTail(reader))
     }
 
     /// None if the topic has no such offset.
@@ -286,28 +305,45 @@ impl Iterator for BindingReader {
         // The last offsets are a transaction's control records, so the end is what Kafka calls
         // the end, never a silence.
         while self.arrived.is_empty() && !self.at_end {
-            let Self { queue, topic, topics, end_offset, at_end, arrived } = self;
-            queue.consume(Duration::from_millis(100), |delivery| match delivery {
-                Delivery::Record(message) => {
-                    let bytes = message.payload.unwrap_or_default();
-                    let offset = message.offset;
-                    let binding = Binding::from_json(bytes, topics);
-                    arrived.push_back(match binding {
-                        Ok(binding) => Ok(LoggedBinding { binding, offset }),
-                        Err(source) => Err(BindingLogError::Unreadable {
-                            topic: topic.clone(),
-                            offset,
-                            source,
-                        }),
-                    });
-                }
-                Delivery::End { next_offset, .. } => *at_end = next_offset >= *end_offset,
-                Delivery::Failed { text, .. } => {
-                    tracing::warn!(topic, error = text, "cannot read bindings, trying again");
-                }
-            });
+            self.consume(Duration::from_millis(100));
         }
         self.arrived.pop_front()
+    }
+}
+
+impl BindingReader {
+    fn consume(&mut self, timeout: Duration) {
+        let Self { queue, topic, topics, end_offset, at_end, arrived } = self;
+        queue.consume(timeout, |delivery| match delivery {
+            Delivery::Record(message) => {
+                let bytes = message.payload.unwrap_or_default();
+                let offset = message.offset;
+                let binding = Binding::from_json(bytes, topics);
+                arrived.push_back(match binding {
+                    Ok(binding) => Ok(LoggedBinding { binding, offset }),
+                    Err(source) => {
+                        Err(BindingLogError::Unreadable { topic: topic.clone(), offset, source })
+                    }
+                });
+            }
+            Delivery::End { next_offset, .. } => *at_end = next_offset >= *end_offset,
+            Delivery::Failed { text, .. } => {
+                tracing::warn!(topic, error = text, "cannot read bindings, trying again");
+            }
+        });
+    }
+}
+
+/// Bindings of the log without an end.
+pub struct BindingTail(BindingReader);
+
+impl BindingTail {
+    /// The next one, if it comes in time.
+    pub fn poll(&mut self, timeout: Duration) -> Option<Result<LoggedBinding, BindingLogError>> {
+        if self.0.arrived.is_empty() {
+            self.0.consume(timeout);
+        }
+        self.0.arrived.pop_front()
     }
 }
 

@@ -7,7 +7,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, BufWriter},
-    sync::Arc,
     time::Duration,
 };
 
@@ -38,14 +37,14 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub enum KeeperNotice {
     /// An epoch at whose end a snapshot is taken is decoded.
     Begun {
-        /// Its binding.
-        binding: Arc<Binding>,
-        /// The same as it is kept in the log.
+        /// The epoch.
+        epoch: Epoch,
+        /// Its binding as it is kept in the log.
         json: serde_json::Value,
         /// Where it stands there.
         binding_offset: i64,
-        /// What each pipeline's partitions had shown by its end.
-        reached: Vec<Reached>,
+        /// What the partitions of each pipeline that is handed these bindings had shown by its end.
+        reached: BTreeMap<usize, Reached>,
     },
     /// All workers' runs of an epoch are durable.
     Written {
@@ -55,6 +54,11 @@ pub enum KeeperNotice {
         epoch: Epoch,
         /// The runs.
         runs: Vec<Run>,
+    },
+    /// A pipeline runs no more.
+    Retired {
+        /// The pipeline.
+        pipeline: usize,
     },
     /// An epoch is marked.
     Marked {
@@ -90,6 +94,8 @@ pub struct KeptPipeline {
     pub version: String,
     /// When its windows close.
     pub horizon: Horizon,
+    /// Whether it serves: those that do are handed the same bindings, and so are those that are built.
+    pub serves: bool,
     /// Its state at the start.
     pub state: Option<PipelineState>,
     /// The last epoch that was marked at the start.
@@ -97,10 +103,9 @@ pub struct KeptPipeline {
 }
 
 struct Begun {
-    binding: Arc<Binding>,
     json: serde_json::Value,
     binding_offset: i64,
-    reached: Vec<Reached>,
+    reached: BTreeMap<usize, Reached>,
 }
 
 struct Keeper {
@@ -109,9 +114,12 @@ struct Keeper {
     manifest: u64,
     pipelines: Vec<KeptPipeline>,
     marked: Vec<Option<Epoch>>,
-    begun: BTreeMap<Epoch, Begun>,
+    /// By whether the pipelines serve that it is of.
+    begun: BTreeMap<(bool, Epoch), Begun>,
     /// Runs that wait for their epoch's mark, by pipeline.
     waiting: Vec<BTreeMap<Epoch, Vec<Run>>>,
+    /// The pipelines that run no more.
+    retired: BTreeSet<usize>,
     /// Whether there is more to say than the last manifest says.
     changed: bool,
 }
@@ -119,11 +127,12 @@ struct Keeper {
 /// Another engine writes manifests of this deployment.
 struct Fenced;
 
-/// Starts the keeper; `written` is called with each epoch of which all pipelines' runs are durable.
+/// Starts the keeper; `written` is called with each epoch of which the runs of all pipelines are
+/// durable that serve, or of all that do not.
 #[must_use]
 pub fn start(
     parts: KeeperParts,
-    written: impl Fn(Epoch) + Send + Sync + 'static,
+    written: impl Fn(bool, Epoch) + Send + Sync + 'static,
 ) -> mpsc::UnboundedSender<KeeperNotice> {
     let (sender, mut notices) = mpsc::unbounded_channel();
     let KeeperParts { runtime, storage, metrics, alarm, manifest, pipelines } = parts;
@@ -134,6 +143,7 @@ pub fn start(
         marked: pipelines.iter().map(|pipeline| pipeline.marked).collect(),
         waiting: pipelines.iter().map(|_| BTreeMap::new()).collect(),
         begun: BTreeMap::new(),
+        retired: BTreeSet::new(),
         changed: false,
         pipelines,
     };
@@ -163,8 +173,8 @@ pub fn start(
                 }
             }
             let Some(notice) = notices.recv().await else { return };
-            if let Some(epoch) = keeper.hear(notice) {
-                written(epoch);
+            if let Some((serves, epoch)) = keeper.hear(notice) {
+                written(serves, epoch);
             }
         }
     });
@@ -172,21 +182,27 @@ pub fn start(
 }
 
 impl Keeper {
-    /// Takes notice; yields an epoch of which everything is durable now.
-    fn hear(&mut self, notice: KeeperNotice) -> Option<Epoch> {
+    /// Takes notice; yields an epoch of which everything is durable now, and of which pipelines.
+    fn hear(&mut self, notice: KeeperNotice) -> Option<(bool, Epoch)> {
         let mut complete = None;
         match notice {
-            KeeperNotice::Begun { binding, json, binding_offset, reached } => {
-                let begun = Begun { binding, json, binding_offset, reached };
-                self.begun.insert(begun.binding.epoch, begun);
+            KeeperNotice::Begun { epoch, json, binding_offset, reached } => {
+                let first = reached.keys().next().copied().unwrap_or_default();
+                let key = (self.serves(first), epoch);
+                self.begun.insert(key, Begun { json, binding_offset, reached });
             }
             KeeperNotice::Written { pipeline, epoch, runs } => {
-                self.waiting[pipeline].insert(epoch, runs);
-                let is_written = |(index, waiting): (usize, &BTreeMap<Epoch, Vec<Run>>)| {
-                    let state = self.pipelines[index].state.as_ref();
-                    waiting.contains_key(&epoch) || state.is_some_and(|state| state.epoch >= epoch)
-                };
-                complete = self.waiting.iter().enumerate().all(is_written).then_some(epoch);
+                if !self.retired.contains(&pipeline) {
+                    self.waiting[pipeline].insert(epoch, runs);
+                }
+                complete = self.is_written(self.serves(pipeline), epoch);
+            }
+            KeeperNotice::Retired { pipeline } => {
+                self.retired.insert(pipeline);
+                self.waiting[pipeline].clear();
+                self.changed |= self.pipelines[pipeline].state.take().is_some();
+                let last = self.begun.keys().rfind(|(serves, _)| *serves == self.serves(pipeline));
+                complete = last.and_then(|(serves, epoch)| self.is_written(*serves, *epoch));
             }
             KeeperNotice::Marked { pipeline, epoch } => {
                 self.marked[pipeline] = self.marked[pipeline].max(Some(epoch));
@@ -195,17 +211,41 @@ impl Keeper {
         for pipeline in 0..self.pipelines.len() {
             while self.advance(pipeline) {}
         }
-        let first_waiting = self.waiting.iter().filter_map(|all| all.keys().next()).min().copied();
-        let newest = self.begun.keys().next_back().copied();
-        self.begun.retain(|epoch, _| Some(*epoch) >= first_waiting.or(newest));
+        for line in [true, false] {
+            let waiting = self.of_line(line).filter_map(|index| self.waiting[index].keys().next());
+            let newest = self.begun.keys().rfind(|(serves, _)| *serves == line);
+            let needed = waiting.min().copied().or(newest.map(|(_, epoch)| *epoch));
+            self.begun.retain(|(serves, epoch), _| *serves != line || Some(*epoch) >= needed);
+        }
         complete
+    }
+
+    fn serves(&self, pipeline: usize) -> bool {
+        self.pipelines.get(pipeline).is_some_and(|kept| kept.serves)
+    }
+
+    /// The pipelines that serve and run, or the others.
+    fn of_line(&self, serves: bool) -> impl Iterator<Item = usize> {
+        let all = 0..self.pipelines.len();
+        all.filter(move |index| self.serves(*index) == serves && !self.retired.contains(index))
+    }
+
+    /// Yields what it was asked for if all runs of it are durable.
+    fn is_written(&self, serves: bool, epoch: Epoch) -> Option<(bool, Epoch)> {
+        let is_written = |index: usize| {
+            let state = self.pipelines[index].state.as_ref();
+            self.waiting[index].contains_key(&epoch)
+                || state.is_some_and(|state| state.epoch >= epoch)
+        };
+        self.of_line(serves).all(is_written).then_some((serves, epoch))
     }
 
     /// Adds the oldest waiting runs of a pipeline to its state, if their epoch is marked.
     fn advance(&mut self, pipeline: usize) -> bool {
         let Some(entry) = self.waiting[pipeline].first_entry() else { return false };
         let epoch = *entry.key();
-        let Some(begun) = self.begun.get(&epoch) else { return false };
+        let serves = self.pipelines[pipeline].serves;
+        let Some(begun) = self.begun.get(&(serves, epoch)) else { return false };
         if self.marked[pipeline] < Some(epoch) {
             return false;
         }
@@ -217,7 +257,7 @@ impl Keeper {
             epoch,
             binding_offset: begun.binding_offset,
             binding: begun.json.clone(),
-            reached: begun.reached[pipeline].clone(),
+            reached: begun.reached.get(&pipeline).cloned().unwrap_or_default(),
             runs,
         });
         self.changed = true;
@@ -230,7 +270,9 @@ impl Keeper {
             self.merge(pipeline).await?;
         }
         let states = self.pipelines.iter();
-        let states = states.filter_map(|kept| Some((kept.name.clone(), kept.state.clone()?)));
+        let states = states.filter_map(|kept| {
+            Some((manifest::key(&kept.name, &kept.version), kept.state.clone()?))
+        });
         let manifest = Manifest::after(self.manifest, states.collect());
         crash_point("before_manifest");
         if !manifest.write(&self.storage).await? {

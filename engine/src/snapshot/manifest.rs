@@ -15,7 +15,7 @@ use super::{
     storage::Storage,
 };
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const FOLDER: &str = "manifests";
 
 /// The newest accepted event time of each partition, by topic.
@@ -30,7 +30,7 @@ pub struct Manifest {
     pub number: u64,
     /// The program's version that wrote it.
     pub program: String,
-    /// Each pipeline's state by name.
+    /// The state of each version of a pipeline, by [`key`].
     pub pipelines: BTreeMap<String, PipelineState>,
 }
 
@@ -49,6 +49,11 @@ pub struct PipelineState {
     pub reached: Reached,
     /// Its runs, oldest first.
     pub runs: Vec<Run>,
+}
+
+/// Names a version of a pipeline.
+pub(crate) fn key(pipeline: &str, version: &str) -> String {
+    format!("{pipeline}@{version}")
 }
 
 impl Manifest {

@@ -25,6 +25,7 @@ use std::time::Duration;
 use object_store::Error as StorageError;
 
 pub use keeper::{KeeperNotice, KeeperParts, KeptPipeline, start as start_keeper};
+pub(crate) use manifest::key;
 pub use manifest::{Manifest, PipelineState, Reached};
 pub use restore::{RestoreError, RestoredPipeline, StartingPoint, Wanted, WantedPipeline, restore};
 pub use run::Run;

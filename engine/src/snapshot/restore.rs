@@ -11,7 +11,7 @@ use object_store::Error as StorageError;
 
 use crate::{
     binding::Binding,
-    clickhouse::{ClickHouse, ClickHouseError, marks::last_marked, serving::Marked},
+    clickhouse::{ClickHouse, ClickHouseError, marks::last_marked, versions::Marked},
     pipeline::Pipeline,
 };
 
@@ -53,13 +53,15 @@ pub struct WantedPipeline {
 pub struct StartingPoint {
     /// The number of the newest manifest there is, usable or not.
     pub manifest: u64,
-    /// The pipelines whose state is known.
+    /// The versions of pipelines whose state is known, by [`manifest::key`].
     pub pipelines: BTreeMap<String, RestoredPipeline>,
 }
 
-/// One pipeline's state.
+/// The state of one version of a pipeline.
 #[derive(Debug)]
 pub struct RestoredPipeline {
+    /// The pipeline's name.
+    pub name: String,
     /// As the manifest has it.
     pub state: PipelineState,
     /// The part of each worker of this process.
@@ -67,7 +69,7 @@ pub struct RestoredPipeline {
 }
 
 impl StartingPoint {
-    /// The epoch of each pipeline's state.
+    /// The epoch of each version's state.
     #[must_use]
     pub fn epochs(&self) -> BTreeMap<String, Epoch> {
         let pipelines = self.pipelines.iter();
@@ -77,7 +79,7 @@ impl StartingPoint {
     /// Enters into `marked` what the states take as marked, which is more than what was read before
     /// the deployment was ours.
     pub fn raise(&self, marked: &mut Marked) {
-        for (name, RestoredPipeline { state, .. }) in &self.pipelines {
+        for RestoredPipeline { name, state, .. } in self.pipelines.values() {
             let epoch = marked.entry((name.clone(), state.version.clone())).or_default();
             *epoch = state.epoch.max(*epoch);
         }
@@ -165,10 +167,8 @@ async fn load(
     let mut pipelines = BTreeMap::new();
     for WantedPipeline { pipeline, version } in wanted.pipelines {
         let name = &pipeline.plan.name;
-        let Some(state) = manifest.pipelines.remove(name) else { continue };
-        if state.version != *version {
-            continue;
-        }
+        let key = manifest::key(name, version);
+        let Some(state) = manifest.pipelines.remove(&key) else { continue };
         // Of a city whose tables were made anew, or of another database.
         if marked.get(&(name.clone(), version.clone())) < Some(&state.epoch) {
             tracing::warn!(
@@ -178,7 +178,7 @@ async fn load(
             continue;
         }
         let workers = workers(storage, &state, pipeline, wanted).await?;
-        pipelines.insert(name.clone(), RestoredPipeline { state, workers });
+        pipelines.insert(key, RestoredPipeline { name: name.clone(), state, workers });
     }
     Ok(pipelines)
 }

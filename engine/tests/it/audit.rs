@@ -257,7 +257,7 @@ async fn crashes_leave_nothing_and_every_planted_fault_is_named() {
         Fault {
             name: "another_bound_time",
             table: "epochs",
-            select: changed("bound_time", "bound_time - toIntervalHour(1)"),
+            select: changed("bound_time", "toDateTime64(1, 3, 'UTC')"),
             checks: &["times", "bindings"],
             epoch,
         },

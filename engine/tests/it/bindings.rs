@@ -27,6 +27,7 @@ fn binding(epoch: u64) -> Binding {
         grid: "grid".to_owned(),
         snapshot: false,
         started_at: Default::default(),
+        retired: Default::default(),
     }
 }
 
@@ -35,14 +36,14 @@ async fn a_restart_reads_what_was_bound_and_fences_the_engine_before() {
     let deployment = unique("fencing");
     let topics = vec!["crowd".to_owned()];
     let kafka = settings();
-    let take_over = || BindingLog::take_over(&kafka, &deployment, topics.clone());
-    let first = take_over().await.unwrap();
+    let take_over = || BindingLog::take_over(&kafka, &deployment);
+    let first = take_over().await.unwrap().with_topics(topics.clone());
     assert_eq!(first.read().unwrap().count(), 0);
     for epoch in 1..=3 {
         first.append(&binding(epoch)).unwrap();
     }
 
-    let second = take_over().await.unwrap();
+    let second = take_over().await.unwrap().with_topics(topics);
     let fenced = first.append(&binding(4)).unwrap_err();
     assert!(matches!(fenced, BindingLogError::Fenced(_)), "{fenced:?}");
     second.append(&binding(5)).unwrap();

@@ -40,8 +40,12 @@ pub(crate) async fn bindings(topic: &str) -> Vec<Binding> {
 /// The same on another broker.
 pub(crate) async fn bindings_at(brokers: &str, topic: &str) -> Vec<Binding> {
     let kafka = KafkaSettings::new(brokers);
-    let log = BindingLog::take_over(&kafka, topic, vec![topic.to_owned()]).await;
-    log.unwrap().read().unwrap().map(|logged| logged.unwrap().binding).collect()
+    let log = BindingLog::take_over(&kafka, topic).await.unwrap();
+    log.with_topics(vec![topic.to_owned()])
+        .read()
+        .unwrap()
+        .map(|logged| logged.unwrap().binding)
+        .collect()
 }
 
 /// What a run left in `database` up to `epoch`, by table.
