@@ -79,12 +79,14 @@ fn execute(command: Command) -> Result<ExitCode, Box<dyn Error>> {
     let mut out = io::stdout();
     match command {
         Command::Check(args) => return printed(check::run(&args, &mut out)),
-        Command::Plan(args) => return printed(plan::run(&args, &mut out)),
+        Command::Plan(args) => return printed(runtime.block_on(plan::run(&args, &mut out))),
         Command::Test(args) => return printed(test::run(&args, &mut out)),
         Command::Schema(args) => return printed(schema::run(&args, &mut out)),
         Command::Run(args) => runtime.block_on(run::run(*args))?,
-        Command::Audit(args) => return runtime.block_on(audit::run(args, &mut out)),
-        Command::Archive(command) => return runtime.block_on(archive::run(command, &mut out)),
+        Command::Audit(args) => return printed(runtime.block_on(audit::run(args, &mut out))),
+        Command::Archive(command) => {
+            return printed(runtime.block_on(archive::run(command, &mut out)));
+        }
         Command::Demo(args) => return Ok(runtime.block_on(demo::run(args))?),
         Command::Store(args) => runtime.block_on(store::run(args))?,
         Command::Grid(command) => return grid::run(command),
@@ -94,11 +96,13 @@ fn execute(command: Command) -> Result<ExitCode, Box<dyn Error>> {
 
 /// The outcome of a command that only prints. Whoever reads its output may have read enough (as
 /// `head` does): that is no error to report, but no success either.
-fn printed<E: Error + 'static>(outcome: Result<ExitCode, E>) -> Result<ExitCode, Box<dyn Error>> {
+fn printed(
+    outcome: Result<ExitCode, impl Into<Box<dyn Error>>>,
+) -> Result<ExitCode, Box<dyn Error>> {
     /// What a shell shows for a program that ended by SIGPIPE.
     const OUTPUT_CLOSED: u8 = 141;
-    outcome.or_else(|error| {
-        let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+    outcome.map_err(Into::into).or_else(|error| {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
         while let Some(error) = cause {
             let io_error = error.downcast_ref::<io::Error>();
             if io_error.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) {
@@ -106,7 +110,7 @@ fn printed<E: Error + 'static>(outcome: Result<ExitCode, E>) -> Result<ExitCode,
             }
             cause = error.source();
         }
-        Err(error.into())
+        Err(error)
     })
 }
 

@@ -125,7 +125,7 @@ pub fn start(marking: MarkingParts) -> mpsc::UnboundedSender<Mark> {
                 }
             }
             moments.turns(Instant::now()).into_iter().for_each(&turned);
-            if let Some(moment) = moments.advance() {
+            if let Some(moment) = moments.advance(Instant::now()) {
                 let new = moment.successors.iter();
                 let new: Vec<_> = new.filter_map(|index| successors.remove_entry(index)).collect();
                 for (_, successor) in &new {

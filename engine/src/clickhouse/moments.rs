@@ -4,7 +4,9 @@
 //! others are ahead of it and it has marked nothing for a while, or when it starts behind the
 //! moment; it is healthy again once it has marked the moment. So the moment never goes back.
 //!
-//! A version that is built beside the one that serves holds nobody back until it takes its place.
+//! A version that is built beside the one that serves holds nobody back while it is far behind. Once
+//! it is close the moment waits for it, since it would otherwise stay the little behind that it
+//! learns of an epoch later; it takes its place with the first moment that it has marked.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,10 @@ pub struct Moments {
     building: Vec<Building>,
     moment: Epoch,
     stale_after: Duration,
+    /// Since when the moment waits for a version that is built.
+    waiting_since: Option<Instant>,
+    /// Until when it does not, since it waited in vain.
+    no_wait_until: Option<Instant>,
     /// Whether a pipeline has caught up since the moment was said last.
     caught_up: bool,
 }
@@ -96,6 +102,8 @@ impl Moments {
             building: building.into_iter().filter_map(being_built).collect(),
             moment,
             stale_after,
+            waiting_since: None,
+            no_wait_until: None,
             caught_up: false,
         }
     }
@@ -154,12 +162,15 @@ impl Moments {
 
     /// The new moment, if there is one; the same again if a pipeline has caught up with it. A
     /// version that has marked it serves from it on, never from one that was shown before.
-    pub fn advance(&mut self) -> Option<Moment> {
+    pub fn advance(&mut self, now: Instant) -> Option<Moment> {
         let healthy = self.serving.iter().filter(|standing| !standing.stale);
+        let built = self.building.iter().map(|building| building.marked);
+        let built = built.filter(|marked| *marked > self.moment).min();
         // If nobody serves who can, the new versions alone go on.
-        let further = self.building.iter().map(|building| building.marked);
-        let further = further.filter(|marked| *marked > self.moment).min();
-        let epoch = healthy.map(|standing| standing.marked).min().or(further)?;
+        let epoch = healthy.map(|standing| standing.marked).chain(built).min()?;
+        if epoch > self.moment && built.is_none() && self.waits_for_new_versions(now) {
+            return None;
+        }
         if epoch <= self.moment && !self.caught_up {
             return None;
         }
@@ -168,6 +179,26 @@ impl Moments {
         let epoch = epoch.max(self.moment);
         self.moment = epoch;
         Some(Moment { epoch, stale: self.stale().map(str::to_owned).collect(), successors })
+    }
+
+    /// Whether a version that is built is about to reach the moment; not for long, and not again soon
+    /// after it was waited for in vain.
+    fn waits_for_new_versions(&mut self, now: Instant) -> bool {
+        let patience = self.stale_after / 2;
+        let moment = self.moment.0;
+        let is_close = |building: &Building| {
+            Duration::from_millis(moment.saturating_sub(building.marked.0)) <= patience
+        };
+        if !self.building.iter().any(is_close) || self.no_wait_until.is_some_and(|end| now < end) {
+            self.waiting_since = None;
+            return false;
+        }
+        let waits = now.duration_since(*self.waiting_since.get_or_insert(now)) < patience;
+        if !waits {
+            self.waiting_since = None;
+            self.no_wait_until = Some(now + 2 * patience);
+        }
+        waits
     }
 
     /// Puts the versions that have marked `epoch` into their places.
@@ -217,10 +248,10 @@ mod tests {
     fn the_moment_is_what_all_have_marked() {
         let mut moments = two(0, 0, 0);
         moments.marked(ONE, Epoch(5));
-        assert_eq!(epoch(moments.advance()), None);
+        assert_eq!(epoch(moments.advance(Instant::now())), None);
         moments.marked(OTHER, Epoch(4));
-        assert_eq!(epoch(moments.advance()), Some(4));
-        assert_eq!(epoch(moments.advance()), None);
+        assert_eq!(epoch(moments.advance(Instant::now())), Some(4));
+        assert_eq!(epoch(moments.advance(Instant::now())), None);
     }
 
     #[test]
@@ -231,17 +262,21 @@ mod tests {
         assert_eq!(moments.turns(start), []);
         assert_eq!(moments.turns(start + AFTER / 2), []);
         assert_eq!(moments.turns(start + AFTER), [Turn { pipeline: 1, stale: true }]);
-        let moment = moments.advance().unwrap();
+        let moment = moments.advance(Instant::now()).unwrap();
         assert_eq!((moment.epoch, moment.stale), (Epoch(5), vec!["other".to_owned()]));
         moments.marked(ONE, Epoch(9));
-        assert_eq!(epoch(moments.advance()), Some(9));
+        assert_eq!(epoch(moments.advance(Instant::now())), Some(9));
         moments.marked(OTHER, Epoch(8));
         assert_eq!(moments.turns(start + 2 * AFTER), []);
         moments.marked(OTHER, Epoch(9));
         assert_eq!(moments.turns(start + 2 * AFTER), [Turn { pipeline: 1, stale: false }]);
         let again = Moment { epoch: Epoch(9), stale: Vec::new(), successors: Vec::new() };
-        assert_eq!(moments.advance(), Some(again), "readers see now what it has caught up with");
-        assert_eq!(moments.advance(), None);
+        assert_eq!(
+            moments.advance(Instant::now()),
+            Some(again),
+            "readers see now what it has caught up with"
+        );
+        assert_eq!(moments.advance(Instant::now()), None);
     }
 
     #[test]
@@ -259,28 +294,51 @@ mod tests {
     fn when_nobody_can_write_nobody_is_stale() {
         let mut moments = two(4, 4, 4);
         assert_eq!(moments.turns(Instant::now() + 100 * AFTER), []);
-        assert_eq!(moments.advance(), None);
+        assert_eq!(moments.advance(Instant::now()), None);
     }
 
-    #[test]
-    fn a_new_version_serves_from_the_first_moment_that_it_has_marked() {
+    /// A pipeline whose first version serves and has marked `serving`, while another has marked
+    /// `building`.
+    fn two_versions(serving: u64, building: u64) -> Moments {
         let start = |pipeline, marked| AtStart {
             name: "one".to_owned(),
             pipeline: Some(pipeline),
             marked: Some(Epoch(marked)),
         };
-        let mut moments = Moments::new(vec![start(0, 5)], vec![start(1, 2)], Epoch(5), AFTER);
-        moments.marked(0, Epoch(6));
-        moments.marked(1, Epoch(5));
-        assert_eq!(moments.advance().unwrap().successors, [0; 0]);
-        moments.marked(1, Epoch(6));
-        assert_eq!(moments.advance(), None, "the moment 6 was shown by the version before");
-        moments.marked(0, Epoch(7));
-        moments.marked(1, Epoch(8));
-        let moment = moments.advance().unwrap();
-        assert_eq!((moment.epoch, moment.successors), (Epoch(7), vec![1]));
-        moments.marked(0, Epoch(9));
-        assert_eq!(epoch(moments.advance()), Some(8), "only the new version holds the moment back");
+        let (serves, built) = (vec![start(0, serving)], vec![start(1, building)]);
+        Moments::new(serves, built, Epoch(serving), AFTER)
+    }
+
+    #[test]
+    fn a_new_version_serves_from_the_first_moment_that_it_has_marked() {
+        let now = Instant::now();
+        let mut moments = two_versions(100_000, 2);
+        moments.marked(0, Epoch(100_006));
+        moments.marked(1, Epoch(50_000));
+        assert_eq!(moments.advance(now).unwrap().successors, [0; 0], "it is far behind");
+        moments.marked(0, Epoch(100_007));
+        moments.marked(1, Epoch(100_006));
+        assert_eq!(moments.advance(now), None, "the version before was shown at 100,006");
+        moments.marked(0, Epoch(100_009));
+        moments.marked(1, Epoch(100_008));
+        let moment = moments.advance(now).unwrap();
+        assert_eq!((moment.epoch, moment.successors), (Epoch(100_008), vec![1]));
+        moments.marked(0, Epoch(100_010));
+        assert_eq!(moments.advance(now), None, "only the new version holds the moment back");
+    }
+
+    #[test]
+    fn the_moment_waits_for_a_new_version_that_is_close_but_not_for_ever() {
+        let now = Instant::now();
+        let mut moments = two_versions(100_000, 99_000);
+        moments.marked(0, Epoch(100_001));
+        assert_eq!(moments.advance(now), None);
+        assert_eq!(moments.advance(now + AFTER / 4), None);
+        assert_eq!(epoch(moments.advance(now + AFTER / 2)), Some(100_001));
+        moments.marked(0, Epoch(100_002));
+        assert_eq!(epoch(moments.advance(now + AFTER)), Some(100_002), "it was waited for in vain");
+        moments.marked(0, Epoch(100_003));
+        assert_eq!(moments.advance(now + 2 * AFTER), None, "now it may be waited for again");
     }
 
     #[test]
@@ -294,9 +352,12 @@ mod tests {
             Moments::new(vec![start(None, 5)], vec![start(Some(0), 1)], Epoch(5), AFTER);
         assert_eq!(moments.stale().collect::<Vec<_>>(), ["one"]);
         moments.marked(0, Epoch(5));
-        assert_eq!((moments.turns(Instant::now()), moments.advance()), (Vec::new(), None));
+        assert_eq!(
+            (moments.turns(Instant::now()), moments.advance(Instant::now())),
+            (Vec::new(), None)
+        );
         moments.marked(0, Epoch(6));
-        let moment = moments.advance().unwrap();
+        let moment = moments.advance(Instant::now()).unwrap();
         assert_eq!((moment.epoch, moment.stale, moment.successors), (Epoch(6), vec![], vec![0]));
     }
 
@@ -305,6 +366,6 @@ mod tests {
         let mut moments = two(9, 2, 9);
         assert_eq!(moments.stale().collect::<Vec<_>>(), ["other"]);
         moments.marked(ONE, Epoch(10));
-        assert_eq!(epoch(moments.advance()), Some(10));
+        assert_eq!(epoch(moments.advance(Instant::now())), Some(10));
     }
 }

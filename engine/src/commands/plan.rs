@@ -1,21 +1,30 @@
 //! `citycell plan`: what a pipeline will do, write and keep.
 
+mod rebuild;
 mod state;
 
+use std::collections::BTreeSet;
+use std::error::Error;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use citycell_operators::plan::{Location, Plan, Window};
 use citycell_schemas::Grid;
 use clap::Args;
 use serde_json::json;
 
+use self::rebuild::{Served, Start};
 use self::state::{State, Volume};
-use super::files::{FileArgs, FilesError};
-use crate::clickhouse::tables::PipelineTable;
+use super::connection::ClickHouseArgs;
+use super::files::FileArgs;
+use crate::clickhouse::{ClickHouse, tables::PipelineTable, versions};
 use crate::config::{Pipeline, format_duration};
+use crate::{grid, pipeline};
 
-/// Show the dataflow of pipelines, their tables, and the state they keep at worst.
+/// Show the dataflow of pipelines, their tables, and the state they keep at worst. With `--grid`
+/// ClickHouse is asked which versions serve, to say what a start would build anew.
 #[derive(Args, Debug)]
 pub struct PlanArgs {
     #[command(flatten)]
@@ -32,24 +41,46 @@ pub struct PlanArgs {
     /// Events per second.
     #[arg(long, default_value_t = 10_000)]
     events_per_second: u64,
+    /// The grid that `run` is given: with it, say what a start would build anew.
+    #[arg(long)]
+    grid: Option<PathBuf>,
+    #[command(flatten)]
+    clickhouse: ClickHouseArgs,
     /// Print JSON, one object a line and pipeline.
     #[arg(long)]
     json: bool,
 }
 
+/// What a plan is held against.
+struct Deployment {
+    grid: Arc<Grid>,
+    clickhouse: ClickHouse,
+    served: Served,
+}
+
 /// Runs the command; exit code 1 if a file is not good.
 ///
 /// # Errors
-/// Folders or schemas that cannot be read, an output that is closed.
-pub fn run(args: &PlanArgs, out: &mut impl Write) -> Result<ExitCode, FilesError> {
+/// Folders, schemas or a grid that cannot be read, ClickHouse's, an output that is closed.
+pub async fn run(args: &PlanArgs, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
+    let deployment = deployment(args).await?;
     let mut code = ExitCode::SUCCESS;
+    let mut names = BTreeSet::new();
     for (index, file) in args.files.load()?.into_iter().enumerate() {
         match file.pipeline {
             Ok(pipeline) => {
+                names.insert(pipeline.plan.name.clone());
                 if index > 0 && !args.json {
                     writeln!(out)?;
                 }
-                show(args, &pipeline, out)?;
+                let start = match &deployment {
+                    Some(Deployment { grid, clickhouse, served }) => {
+                        let runs = pipeline::Pipeline::from(pipeline.clone());
+                        Some(rebuild::start(&runs, grid, served, clickhouse).await?)
+                    }
+                    None => None,
+                };
+                show(args, &pipeline, start.as_ref(), out)?;
             }
             Err(errors) => {
                 eprintln!("{errors}\n");
@@ -57,10 +88,28 @@ pub fn run(args: &PlanArgs, out: &mut impl Write) -> Result<ExitCode, FilesError
             }
         }
     }
+    if let (Some(Deployment { served, .. }), false) = (&deployment, args.json) {
+        for name in rebuild::left_out(served, &names) {
+            writeln!(out, "\n{name}: not among these files, its views would stand still")?;
+        }
+    }
     Ok(code)
 }
 
-fn show(args: &PlanArgs, pipeline: &Pipeline, out: &mut impl Write) -> io::Result<()> {
+async fn deployment(args: &PlanArgs) -> Result<Option<Deployment>, Box<dyn Error>> {
+    let Some(path) = &args.grid else { return Ok(None) };
+    let grid = Arc::clone(grid::load::load(path)?.located.grid());
+    let clickhouse = ClickHouse::new(&args.clickhouse.settings()?);
+    let served = versions::served(&clickhouse).await?;
+    Ok(Some(Deployment { grid, clickhouse, served }))
+}
+
+fn show(
+    args: &PlanArgs,
+    pipeline: &Pipeline,
+    start: Option<&Start>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let volume = Volume {
         cells: args.cells,
         groups: args.groups,
@@ -75,10 +124,12 @@ fn show(args: &PlanArgs, pipeline: &Pipeline, out: &mut impl Write) -> io::Resul
             "steps": steps(pipeline),
             "columns": table(pipeline).columns(),
             "state": state,
+            "start": start,
         });
         writeln!(out, "{plan}")
     } else {
-        print(pipeline, &state, out)
+        print(pipeline, &state, out)?;
+        start.map_or(Ok(()), |start| start.print(out))
     }
 }
 

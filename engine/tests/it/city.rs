@@ -20,6 +20,11 @@ pub(crate) const NOON_MS: i64 = 1_795_154_400_000;
 
 /// Four cells of 0.001 degrees in a row from (113, 28), in two communities of one street.
 pub(crate) fn grid() -> Arc<LocatedGrid> {
+    grid_of_version("four-cells")
+}
+
+/// The same as another version.
+pub(crate) fn grid_of_version(version: &str) -> Arc<LocatedGrid> {
     let place = |code: &str, level, parent| PlaceEntry {
         code: code.to_owned(),
         name: String::new(),
@@ -44,7 +49,7 @@ pub(crate) fn grid() -> Arc<LocatedGrid> {
         let square = Rect::new(coord! { x: west, y: 28.0 }, coord! { x: west + 0.001, y: 28.001 });
         (Place(number), MultiPolygon::from(square.to_polygon()))
     };
-    let grid = Arc::new(Grid::new("four-cells".into(), places));
+    let grid = Arc::new(Grid::new(version.to_owned(), places));
     Arc::new(LocatedGrid::new(grid, Crs::Wgs84, (0..4).map(cell).collect()))
 }
 

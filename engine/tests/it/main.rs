@@ -13,6 +13,7 @@ mod city;
 mod crowd;
 mod demo;
 mod killed;
+mod new_version;
 mod oracle;
 mod outage;
 mod pipeline_files;

@@ -103,6 +103,18 @@ pub(crate) async fn prepare(store: &TestStore, crowd: &Crowd, bindings: &[Bindin
 
 /// How many rows there should be at a moment, and how many rows differ from what is shown.
 pub(crate) async fn differences(store: &TestStore, moment: Moment) -> (u64, u64) {
+    differences_from(store, moment, &given(moment)).await
+}
+
+/// The same of a `crowd_flow` that counts events of status `test` too.
+pub(crate) async fn differences_with_tests(store: &TestStore, moment: Moment) -> (u64, u64) {
+    let given = given(moment);
+    let with_tests = given.replace("AND status != 'test' ", "");
+    assert_ne!(given, with_tests);
+    differences_from(store, moment, &with_tests).await
+}
+
+async fn differences_from(store: &TestStore, moment: Moment, given: &str) -> (u64, u64) {
     let shown = match moment {
         Moment::Now => "crowd_flow".to_owned(),
         Moment::AsOf(epoch) => format!("crowd_flow_as_of(epoch = {epoch})"),
@@ -114,7 +126,6 @@ pub(crate) async fn differences(store: &TestStore, moment: Moment) -> (u64, u64)
          SELECT (SELECT count() FROM expected), \
          (SELECT count() FROM (SELECT * FROM expected EXCEPT SELECT * FROM shown)) \
          + (SELECT count() FROM (SELECT * FROM shown EXCEPT SELECT * FROM expected))",
-        given = given(moment),
     );
     let counts = store.lines(&sql).await.concat();
     let (rows, differing) = counts.split_once('\t').unwrap();
