@@ -1,5 +1,5 @@
 -- Which version of a pipeline its views read, from which epoch on.
-CREATE TABLE IF NOT EXISTS versions
+CREATE TABLE IF NOT EXISTS versions{on_cluster}
 (
     pipeline        LowCardinality(String)     COMMENT 'the pipeline',
     version         LowCardinality(String)     COMMENT 'hash over its plan, its schema and the grid',
@@ -8,5 +8,5 @@ CREATE TABLE IF NOT EXISTS versions
     grid            LowCardinality(String)     COMMENT 'the grid''s version',
     plan            String                     COMMENT 'the validated pipeline as JSON'
 )
-ENGINE = MergeTree
+ENGINE = {MergeTree}
 ORDER BY (pipeline, from_epoch)

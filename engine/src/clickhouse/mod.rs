@@ -5,11 +5,13 @@ pub mod backlog;
 pub mod cells;
 pub mod marks;
 pub mod moments;
+pub mod placement;
 pub mod rows;
 pub mod serving;
 pub mod settings;
 pub mod sql;
 pub mod tables;
+pub mod tls;
 pub mod writer;
 
 pub use settings::{ClickHouse, ClickHouseError, ClickHouseSettings};

@@ -79,7 +79,7 @@ fn to_catch_up(table: &PipelineTable, marked: &Marked) -> Option<Epoch> {
 }
 
 async fn serve(clickhouse: &ClickHouse, candidate: &Candidate) -> Result<(), ClickHouseError> {
-    for view in candidate.table.views() {
+    for view in candidate.table.views(clickhouse.placement()) {
         clickhouse.execute("create a pipeline's view", &view).await?;
     }
     let (name, version) = (&candidate.table.pipeline, &candidate.table.version);

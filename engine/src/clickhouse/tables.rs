@@ -8,6 +8,7 @@ use citycell_schemas::{Grid, Level, tables};
 
 use super::{
     ClickHouse, ClickHouseError,
+    placement::Placement,
     sql::{identifier, literal},
 };
 
@@ -77,19 +78,23 @@ impl PipelineTable {
         columns
     }
 
-    fn create_history(&self) -> String {
+    /// What makes the table that holds every change.
+    #[must_use]
+    pub fn create_history(&self, placement: &Placement) -> String {
         let columns = self.columns().iter().fold(String::new(), |mut list, (name, kind)| {
             let _ = write!(list, "{} {kind}, ", identifier(name));
             list
         });
         let groups = self.group_names();
         format!(
-            "CREATE TABLE IF NOT EXISTS {table} ({columns}\
+            "CREATE TABLE IF NOT EXISTS {table}{on_cluster} ({columns}\
              PROJECTION by_cell (SELECT * ORDER BY level, cell, window_start{groups}, epoch)) \
-             ENGINE = MergeTree PARTITION BY toYYYYMM(window_start) \
+             ENGINE = {engine} PARTITION BY toYYYYMM(window_start) \
              ORDER BY (level, window_start, cell{groups}, epoch) \
              SETTINGS fsync_after_insert = 1, deduplicate_merge_projection_mode = 'rebuild'",
             table = identifier(&self.history()),
+            on_cluster = placement.on_cluster(),
+            engine = placement.engine("MergeTree"),
         )
     }
 
@@ -145,18 +150,20 @@ impl PipelineTable {
     /// # Errors
     /// ClickHouse's.
     pub async fn create(&self, clickhouse: &ClickHouse) -> Result<(), ClickHouseError> {
-        clickhouse.execute("create a pipeline's table", &self.create_history()).await
+        let sql = self.create_history(clickhouse.placement());
+        clickhouse.execute("create a pipeline's table", &sql).await
     }
 
     /// The views of the pipeline over this version.
     #[must_use]
-    pub fn views(&self) -> [String; 3] {
+    pub fn views(&self, placement: &Placement) -> [String; 3] {
         let name = &self.pipeline;
         let now = self.select("(SELECT epoch FROM city_moment)");
         let as_of = self.select("{epoch:UInt64}");
         let history = format!("SELECT * FROM {}", identifier(&self.history()));
+        let on_cluster = placement.on_cluster();
         let view = |name: &str, select: &str| {
-            format!("CREATE OR REPLACE VIEW {} AS {select}", identifier(name))
+            format!("CREATE OR REPLACE VIEW {}{on_cluster} AS {select}", identifier(name))
         };
         [
             view(name, &now),
@@ -183,10 +190,38 @@ fn column_type(data_type: &DataType) -> &'static str {
 /// ClickHouse's.
 pub async fn create_shared(clickhouse: &ClickHouse) -> Result<(), ClickHouseError> {
     clickhouse.create_database().await?;
-    for (name, sql) in tables::SHARED {
-        clickhouse.execute(&format!("create the table {name}"), sql).await?;
+    for (action, sql) in shared_statements(clickhouse.placement()) {
+        clickhouse.execute(&action, &sql).await?;
     }
-    clickhouse.execute("create the view city_moment", tables::MOMENT).await
+    refuse_uncopied(clickhouse).await
+}
+
+/// What makes the tables and views that all pipelines share, each with what it does.
+#[must_use]
+pub fn shared_statements(placement: &Placement) -> Vec<(String, String)> {
+    let tables = tables::SHARED.into_iter();
+    let tables = tables.map(|(name, sql)| (format!("create the table {name}"), sql));
+    let view = ("create the view city_moment".to_owned(), tables::MOMENT);
+    tables.chain([view]).map(|(action, sql)| (action, placement.fill(sql))).collect()
+}
+
+/// Refuses tables that are there already and are not replicated, if they are to be.
+///
+/// # Errors
+/// ClickHouse's, also when there is such a table.
+pub async fn refuse_uncopied(clickhouse: &ClickHouse) -> Result<(), ClickHouseError> {
+    if !clickhouse.placement().is_replicated() {
+        return Ok(());
+    }
+    let names: Vec<String> = tables::SHARED.iter().map(|(name, _)| literal(name)).collect();
+    // It is ClickHouse who says so, by an error of its own, as it does of all it does not like.
+    let sql = format!(
+        "SELECT throwIf(engine NOT LIKE 'Replicated%', 'a table is there already and is not \
+         replicated: convert it, or take another database') FROM system.tables \
+         WHERE database = currentDatabase() AND name IN ({})",
+        names.join(", ")
+    );
+    clickhouse.query("use replicated tables", &sql, "Null").await.map(drop)
 }
 
 /// The name of a level in ClickHouse.
@@ -203,10 +238,16 @@ pub fn level_name(level: Level) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::{
-        super::sql::tokens::{Token, hostile, tokens},
+        super::{
+            archive,
+            placement::Copying,
+            sql::tokens::{Token, hostile, tokens},
+        },
         *,
     };
 
@@ -220,8 +261,17 @@ mod tests {
             windowed,
             grid: name.to_owned(),
         };
-        let of = |table: PipelineTable| [vec![table.create_history()], table.views().to_vec()];
-        [of(table(true)), of(table(false))].concat().concat()
+        let alone = Placement::OneServer;
+        let cluster = Placement::Cluster { name: name.to_owned(), copying: Copying::Replicated };
+        let mut all = archive::statements(&cluster, Duration::from_secs(3600)).to_vec();
+        for placement in [alone, cluster] {
+            all.extend(shared_statements(&placement).into_iter().map(|(_, sql)| sql));
+            for table in [table(true), table(false)] {
+                all.push(table.create_history(&placement));
+                all.extend(table.views(&placement));
+            }
+        }
+        all
     }
 
     /// Without what names and values say.

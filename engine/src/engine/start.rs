@@ -44,7 +44,7 @@ use super::{
 pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let topics = config.topics();
     reach_kafka(&config)?;
-    let clickhouse = ClickHouse::new(&config.clickhouse);
+    let clickhouse = ClickHouse::for_writing(&config.clickhouse).await?;
     let beginning = beginning::take_over(&config, &clickhouse).await?;
     let Beginning { tables, marked, log, storage, mut start } = beginning;
     let started_at = start.epochs();
