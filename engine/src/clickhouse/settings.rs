@@ -184,21 +184,21 @@ impl ClickHouse {
 /// A guess at what is wrong where one side speaks TLS and the other does not: both only see bytes
 /// that make no sense.
 fn hint(url: &str, error: &clickhouse::error::Error) -> &'static str {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
         let http = error.downcast_ref::<hyper::Error>();
-        if url.starts_with("http:")
-            && http.is_some_and(|error| error.is_parse() || error.is_incomplete_message())
-        {
+        let is_nonsense = |error: &hyper::Error| error.is_parse() || error.is_incomplete_message();
+        if url.starts_with("http:") && http.is_some_and(is_nonsense) {
             return " (if it speaks TLS there, the address begins with https://)";
         }
-        // An I/O error names as its source what the error within it does.
-        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = within.and_then(|error| error.downcast_ref::<rustls::Error>());
-        if matches!(tls, Some(rustls::Error::InvalidMessage(_))) {
+        if let Some(rustls::Error::InvalidMessage(_)) = error.downcast_ref() {
             return " (if it speaks no TLS there, the address begins with http://)";
         }
-        cause = error.source();
+        // What an I/O error wraps is not its source.
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(within) => Some(within),
+            None => error.source(),
+        };
     }
     ""
 }

@@ -185,9 +185,16 @@ fn reach_kafka(config: &EngineConfig) -> Result<(), EngineError> {
     let finder =
         PartitionFinder::new(&config.kafka).map_err(|source| kafka_error(config, source))?;
     let brokers = || config.kafka.brokers.clone();
-    finder
-        .reach()
-        .map_err(|source| EngineError::Unreachable { brokers: brokers(), source: Box::new(source) })
+    finder.reach().map_err(|source| EngineError::Unreachable {
+        brokers: brokers(),
+        source: Box::new(source),
+    })?;
+    let topics = config.topics();
+    let forbidden = finder.forbidden(topics.iter().map(|topic| &**topic));
+    match forbidden.map_err(|source| kafka_error(config, source))? {
+        Some(topic) => Err(EngineError::Forbidden { brokers: brokers(), topic: topic.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 fn run_workers(config: &EngineConfig, work: dataflow::Work) -> Result<(), String> {
