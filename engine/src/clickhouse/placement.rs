@@ -33,7 +33,7 @@ pub enum Copying {
 /// A cluster on which a read could find less than was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum UnfitCluster {
-    #[error("ClickHouse knows no cluster of this name, or hides it: it needs the grants of cluster.sql")]
+    #[error("ClickHouse knows no cluster of this name")]
     Unknown,
     #[error("it has {0} shards, and an engine writes to one: name a cluster of one shard")]
     Shards(u64),
@@ -67,9 +67,8 @@ impl Placement {
     /// A statement of `schemas/tables`, which leaves open where it runs and what copies rows.
     #[must_use]
     pub fn fill(&self, template: &str) -> String {
-        let engine = |sql: String, kind: &str| {
-            sql.replace(&format!("{{{kind}}}"), &self.engine(kind))
-        };
+        let engine =
+            |sql: String, kind: &str| sql.replace(&format!("{{{kind}}}"), &self.engine(kind));
         // The cluster's name comes last: whatever is in it stays.
         ["MergeTree", "ReplacingMergeTree"]
             .into_iter()
@@ -104,9 +103,13 @@ mod tests {
 
     #[test]
     fn a_statement_says_where_it_runs_and_what_copies_rows() {
-        let template = "CREATE TABLE t{on_cluster} (a UInt8) ENGINE = {ReplacingMergeTree} ORDER BY a";
+        let template =
+            "CREATE TABLE t{on_cluster} (a UInt8) ENGINE = {ReplacingMergeTree} ORDER BY a";
         for (placement, sql) in [
-            (Placement::OneServer, "CREATE TABLE t (a UInt8) ENGINE = ReplacingMergeTree ORDER BY a"),
+            (
+                Placement::OneServer,
+                "CREATE TABLE t (a UInt8) ENGINE = ReplacingMergeTree ORDER BY a",
+            ),
             (
                 placed(Copying::Nothing),
                 "CREATE TABLE t ON CLUSTER `a``b` (a UInt8) ENGINE = ReplacingMergeTree ORDER BY a",

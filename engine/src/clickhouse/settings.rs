@@ -89,7 +89,8 @@ impl ClickHouse {
         let mut clickhouse = Self::new(settings);
         if let Placement::Cluster { name, .. } = &settings.placement {
             let servers = clickhouse.servers_of(name).await?;
-            clickhouse.client = clickhouse.client.with_setting("insert_quorum", servers.to_string());
+            clickhouse.client =
+                clickhouse.client.with_setting("insert_quorum", servers.to_string());
         }
         Ok(clickhouse)
     }

@@ -53,6 +53,8 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let bindings_waker = Waker::default();
     let (record_wakers, readers) = start_readers(&config, &topics)?;
     let (metrics, readiness) = (Metrics::default(), Readiness::default());
+    // Whether epochs are marked in time only the first process knows; the others just work.
+    readiness.set(!config.is_first());
     let alarm = Alarm::new(notices.clone());
 
     let writing = TaskParts {

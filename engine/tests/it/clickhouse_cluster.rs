@@ -52,7 +52,8 @@ async fn every_statement_runs_on_the_cluster_and_every_table_is_replicated() {
         assert!(read.contains(" ON CLUSTER `city servers` "), "{read}");
         let engine = read.split(" ENGINE = ").nth(1);
         if let Some(engine) = engine {
-            let path = r"MergeTree(\'/clickhouse/tables/{shard}/{database}/{table}\', \'{replica}\')";
+            let path =
+                r"MergeTree(\'/clickhouse/tables/{shard}/{database}/{table}\', \'{replica}\')";
             let is_replicated = ["Replicated", "ReplicatedReplacing"]
                 .iter()
                 .any(|kind| engine.starts_with(&format!("{kind}{path}")));
