@@ -52,6 +52,32 @@ pub struct ClickHouseError {
     pub source: clickhouse::error::Error,
 }
 
+impl ClickHouseError {
+    /// With a guess at what is wrong if one side speaks TLS and the other does not: both only see
+    /// bytes that make no sense, or none. For a first call; later on such a thing is an outage.
+    fn with_hint(self) -> Self {
+        let mut next: Option<&(dyn Error + 'static)> = Some(&self.source);
+        let mut hint = "";
+        while let Some(error) = next {
+            let http = error.downcast_ref::<hyper::Error>();
+            if self.url.starts_with("http:")
+                && http.is_some_and(|error| error.is_parse() || error.is_incomplete_message())
+            {
+                hint = " (if it speaks TLS there, the address begins with https://)";
+            }
+            if let Some(rustls::Error::InvalidMessage(_)) = error.downcast_ref() {
+                hint = " (if it speaks no TLS there, the address begins with http://)";
+            }
+            // What an I/O error wraps is not its source.
+            next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+                Some(within) => Some(within),
+                None => error.source(),
+            };
+        }
+        Self { hint, ..self }
+    }
+}
+
 /// A connection to one database.
 #[derive(Clone)]
 pub struct ClickHouse {
@@ -81,7 +107,7 @@ impl ClickHouse {
         }
     }
 
-    /// A client that writes: what it was told is written is on all servers that readers may ask.
+    /// A client for writing: what ClickHouse acknowledges is on all servers that readers may ask.
     ///
     /// # Errors
     /// ClickHouse's, also when a reader could find less than was written on the cluster.
@@ -105,7 +131,8 @@ impl ClickHouse {
         // Without a database: there may be none yet.
         let answer = self.client.query_raw(&sql).fetch_bytes("TabSeparated");
         let mut answer = answer.map_err(self.failed(&action))?;
-        let answer = answer.collect().await.map_err(self.failed(&action))?;
+        let answer = answer.collect().await.map_err(self.failed(&action));
+        let answer = answer.map_err(ClickHouseError::with_hint)?;
         let text = String::from_utf8_lossy(&answer);
         let mut numbers = text.split_whitespace().map(|number| number.parse().unwrap_or(0));
         let (shards, servers) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
@@ -129,7 +156,8 @@ impl ClickHouse {
             identifier(&self.database),
             self.placement.on_cluster()
         );
-        self.client.query_raw(&sql).execute().await.map_err(self.failed("create the database"))
+        let done = self.client.query_raw(&sql).execute().await;
+        done.map_err(self.failed("create the database")).map_err(ClickHouseError::with_hint)
     }
 
     /// Runs a statement without a result.
@@ -174,32 +202,10 @@ impl ClickHouse {
 
     fn failed(&self, action: &str) -> impl FnOnce(clickhouse::error::Error) -> ClickHouseError {
         let (url, action) = (self.url.clone(), action.to_owned());
-        move |source| ClickHouseError { hint: hint(&url, &source), url, action, source }
+        move |source| ClickHouseError { url, action, hint: "", source }
     }
 
     fn scoped(&self) -> Client {
         self.client.clone().with_database(&self.database)
     }
-}
-
-/// A guess at what is wrong where one side speaks TLS and the other does not: both only see bytes
-/// that make no sense.
-fn hint(url: &str, error: &clickhouse::error::Error) -> &'static str {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        let http = error.downcast_ref::<hyper::Error>();
-        let is_nonsense = |error: &hyper::Error| error.is_parse() || error.is_incomplete_message();
-        if url.starts_with("http:") && http.is_some_and(is_nonsense) {
-            return " (if it speaks TLS there, the address begins with https://)";
-        }
-        if let Some(rustls::Error::InvalidMessage(_)) = error.downcast_ref() {
-            return " (if it speaks no TLS there, the address begins with http://)";
-        }
-        // What an I/O error wraps is not its source.
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(within) => Some(within),
-            None => error.source(),
-        };
-    }
-    ""
 }
