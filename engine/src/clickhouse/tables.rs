@@ -271,7 +271,16 @@ mod tests {
                 all.extend(table.views(&placement));
             }
         }
-        all
+        all.iter().map(|sql| without_comment(sql).to_owned()).collect()
+    }
+
+    /// Without the lines that stand before a statement of `schemas/tables`.
+    fn without_comment(mut sql: &str) -> &str {
+        while let Some((_, rest)) = sql.split_once('\n').filter(|(line, _)| line.starts_with("--"))
+        {
+            sql = rest;
+        }
+        sql
     }
 
     /// Without what names and values say.

@@ -127,12 +127,12 @@ async fn fails(url: &str, words: &[&str]) -> String {
     let program = Program::new("nothing", url);
     let mut command = program.command(&broker::settings().brokers);
     let secret = unique("password");
-    command.env("CITYCELL_CLICKHOUSE_PASSWORD", &secret);
+    command.env("CITYCELL_CLICKHOUSE_PASSWORD", &secret).env("RUST_LOG", "trace");
     command.args(["--listen", "127.0.0.1:0", "--until-end"]).args(words);
     let output = output(command).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(!said.contains(&secret), "{said}");
+    assert!(said.contains("TRACE") && !said.contains(&secret), "{said}");
     said
 }
 
