@@ -1,4 +1,7 @@
 //! The ClickHouse tables that all pipelines share, and the view of the city's moment.
+//!
+//! The statements leave two things open, for one server or several: where they run (`{on_cluster}`) and
+//! which engine of the family a table has (`{MergeTree}`, `{ReplacingMergeTree}`).
 
 /// Each shared table's name and its `CREATE TABLE IF NOT EXISTS`.
 pub const SHARED: [(&str, &str); 6] = [

@@ -1,6 +1,6 @@
 -- The records as Kafka delivered them, if they are kept (`citycell run --archive`). Read once per
 -- (topic, partition, record_offset): a row sent again after a crash is the same row.
-CREATE TABLE IF NOT EXISTS archive
+CREATE TABLE IF NOT EXISTS archive{on_cluster}
 (
     topic           LowCardinality(String)     COMMENT 'the Kafka topic',
     partition       Int32                      COMMENT 'the Kafka partition',
@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS archive
     is_null         UInt8                      COMMENT '1 if the value was null, which takes an event back' CODEC(ZSTD(3)),
     payload         String                     COMMENT 'the bytes as received' CODEC(ZSTD(3))
 )
-ENGINE = MergeTree
+ENGINE = {MergeTree}
 PARTITION BY toDate(toDateTime(intDiv(epoch, 1000), 'UTC'))
 ORDER BY (topic, partition, record_offset)
 TTL toDateTime(intDiv(epoch, 1000), 'UTC') + toIntervalSecond({keep_seconds})

@@ -1,5 +1,5 @@
 -- Every place of every grid version that was ever served: cells and the levels above them.
-CREATE TABLE IF NOT EXISTS cells
+CREATE TABLE IF NOT EXISTS cells{on_cluster}
 (
     grid            LowCardinality(String)     COMMENT 'the grid''s version',
     level           LowCardinality(String)     COMMENT 'cell, community, street, district or city',
@@ -10,5 +10,5 @@ CREATE TABLE IF NOT EXISTS cells
     district        String                     COMMENT 'the district it lies in; empty above',
     area_m2         Float64                    COMMENT 'its area in square metres'
 )
-ENGINE = ReplacingMergeTree
+ENGINE = {ReplacingMergeTree}
 ORDER BY (grid, level, cell)

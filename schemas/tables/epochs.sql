@@ -1,7 +1,7 @@
 -- One row per pipeline and marked epoch: the commit mark and the books that balance.
 -- A row of a pipeline's table is seen only once its epoch is marked here. A mark sent twice is the
 -- same mark; the earliest committed_at counts.
-CREATE TABLE IF NOT EXISTS epochs
+CREATE TABLE IF NOT EXISTS epochs{on_cluster}
 (
     pipeline        LowCardinality(String)     COMMENT 'the pipeline',
     version         LowCardinality(String)     COMMENT 'hash over its plan, its schema and the grid',
@@ -21,5 +21,5 @@ CREATE TABLE IF NOT EXISTS epochs
     ranges          Array(Tuple(topic String, partition Int32, from_offset Int64, next_offset Int64))
                                                COMMENT 'the records of the epoch: from_offset <= offset < next_offset; partitions without records are left out'
 )
-ENGINE = MergeTree
+ENGINE = {MergeTree}
 ORDER BY (pipeline, version, epoch)

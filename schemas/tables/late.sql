@@ -1,6 +1,6 @@
 -- Events that came after their window could no longer change. Read once per (pipeline, topic,
 -- partition, record_offset).
-CREATE TABLE IF NOT EXISTS late
+CREATE TABLE IF NOT EXISTS late{on_cluster}
 (
     pipeline        LowCardinality(String)     COMMENT 'the pipeline that set it aside',
     version         LowCardinality(String)     COMMENT 'its version',
@@ -11,5 +11,5 @@ CREATE TABLE IF NOT EXISTS late
     event_time      DateTime64(3, 'UTC')       COMMENT 'when it happened',
     watermark       DateTime64(3, 'UTC')       COMMENT 'the watermark it was judged by'
 )
-ENGINE = MergeTree
+ENGINE = {MergeTree}
 ORDER BY (pipeline, topic, partition, record_offset)

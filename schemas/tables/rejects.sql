@@ -1,6 +1,6 @@
 -- Records that could not be counted, with their bytes. Read once per (pipeline, topic, partition,
 -- record_offset): a row sent again after a crash is the same row.
-CREATE TABLE IF NOT EXISTS rejects
+CREATE TABLE IF NOT EXISTS rejects{on_cluster}
 (
     pipeline        LowCardinality(String)     COMMENT 'the pipeline that rejected it',
     version         LowCardinality(String)     COMMENT 'its version',
@@ -13,5 +13,5 @@ CREATE TABLE IF NOT EXISTS rejects
     detail          String                     COMMENT 'a sentence for a human',
     payload         String                     COMMENT 'the bytes as received'
 )
-ENGINE = MergeTree
+ENGINE = {MergeTree}
 ORDER BY (pipeline, topic, partition, record_offset)

@@ -1,6 +1,6 @@
 -- Which version of a pipeline its views read, from which epoch on. Inserted before the moment of that
 -- epoch, so that the row and the moment together are the swap.
-CREATE TABLE IF NOT EXISTS versions
+CREATE TABLE IF NOT EXISTS versions{on_cluster}
 (
     pipeline        LowCardinality(String)     COMMENT 'the pipeline',
     version         LowCardinality(String)     COMMENT 'hash over its plan, its schema and the grid; empty while the pipeline does not run',
@@ -11,5 +11,5 @@ CREATE TABLE IF NOT EXISTS versions
     plan            String                     COMMENT 'the validated pipeline as JSON',
     definition      String                     COMMENT 'the pipeline''s file and its schema as JSON: what it is made of again while a newer version is built'
 )
-ENGINE = MergeTree
+ENGINE = {MergeTree}
 ORDER BY (pipeline, from_epoch)

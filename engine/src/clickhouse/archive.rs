@@ -12,7 +12,9 @@ use arrow::{
 use citycell_operators::records::{CloudEventHeaders, Records};
 use citycell_schemas::{Epoch, tables};
 
-use super::{ClickHouse, ClickHouseError, rows::arrow_stream, writer::TableBatch};
+use super::{
+    ClickHouse, ClickHouseError, placement::Placement, rows::arrow_stream, writer::TableBatch,
+};
 
 /// The name of the table, under which the archive's marks stand in `epochs` too: the deployment is
 /// their version.
@@ -26,17 +28,22 @@ const INSERT_BYTES: usize = 16 << 20;
 /// # Errors
 /// ClickHouse's.
 pub async fn prepare(clickhouse: &ClickHouse, keep: Duration) -> Result<(), ClickHouseError> {
-    let seconds = keep.as_secs().to_string();
-    let create = tables::ARCHIVE.1.replace("{keep_seconds}", &seconds);
+    let [create, alter] = statements(clickhouse.placement(), keep);
     clickhouse.execute("create the archive", &create).await?;
     if kept_for(clickhouse).await? != Some(keep.as_secs()) {
-        let alter = format!(
-            "ALTER TABLE archive MODIFY TTL \
-             toDateTime(intDiv(epoch, 1000), 'UTC') + toIntervalSecond({seconds})"
-        );
         clickhouse.execute("change how long the archive keeps records", &alter).await?;
     }
     Ok(())
+}
+
+/// What makes the table, and what changes how long it keeps records.
+#[must_use]
+pub fn statements(placement: &Placement, keep: Duration) -> [String; 2] {
+    let seconds = keep.as_secs().to_string();
+    let alter = "ALTER TABLE archive{on_cluster} MODIFY TTL \
+                 toDateTime(intDiv(epoch, 1000), 'UTC') + toIntervalSecond({keep_seconds})";
+    [tables::ARCHIVE.1, alter]
+        .map(|template| placement.fill(&template.replace("{keep_seconds}", &seconds)))
 }
 
 /// For how many seconds the archive keeps records.

@@ -1,17 +1,21 @@
 //! How to reach ClickHouse, and the few calls that everything else is made of.
 
-use std::fmt;
+use std::{error::Error, fmt, io};
 
 use bytes::Bytes;
 use clickhouse::{Client, Compression};
 
-use super::sql::identifier;
+use super::{
+    placement::Placement,
+    sql::{identifier, literal},
+    tls::Tls,
+};
 use crate::secret::without_credentials;
 
 /// Where ClickHouse is and who we are there.
 #[derive(Clone)]
 pub struct ClickHouseSettings {
-    /// For example `http://127.0.0.1:8123`.
+    /// For example `http://127.0.0.1:8123`, or `https://` with [`Self::tls`].
     pub url: String,
     /// The user.
     pub user: String,
@@ -19,6 +23,10 @@ pub struct ClickHouseSettings {
     pub password: String,
     /// The database that holds citycell's tables.
     pub database: String,
+    /// How TLS is spoken; none for plain HTTP.
+    pub tls: Option<Tls>,
+    /// On which servers the tables are.
+    pub placement: Placement,
 }
 
 impl fmt::Debug for ClickHouseSettings {
@@ -31,15 +39,43 @@ impl fmt::Debug for ClickHouseSettings {
 
 /// What ClickHouse did not do.
 #[derive(Debug, thiserror::Error)]
-#[error("ClickHouse at {url} failed to {action}")]
+#[error("ClickHouse at {url} failed to {action}{hint}")]
 pub struct ClickHouseError {
     /// Where it is, without credentials.
     pub url: String,
     /// What we tried.
     pub action: String,
+    /// What may be wrong, in parentheses after a space; empty if the source says it.
+    pub hint: &'static str,
     /// Its answer.
     #[source]
     pub source: clickhouse::error::Error,
+}
+
+impl ClickHouseError {
+    /// With a guess at what is wrong if one side speaks TLS and the other does not: both only see
+    /// bytes that make no sense, or none. For a first call; later on such a thing is an outage.
+    fn with_hint(self) -> Self {
+        let mut next: Option<&(dyn Error + 'static)> = Some(&self.source);
+        let mut hint = "";
+        while let Some(error) = next {
+            let http = error.downcast_ref::<hyper::Error>();
+            if self.url.starts_with("http:")
+                && http.is_some_and(|error| error.is_parse() || error.is_incomplete_message())
+            {
+                hint = " (if it speaks TLS there, the address begins with https://)";
+            }
+            if let Some(rustls::Error::InvalidMessage(_)) = error.downcast_ref() {
+                hint = " (if it speaks no TLS there, the address begins with http://)";
+            }
+            // What an I/O error wraps is not its source.
+            next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+                Some(within) => Some(within),
+                None => error.source(),
+            };
+        }
+        Self { hint, ..self }
+    }
 }
 
 /// A connection to one database.
@@ -48,13 +84,17 @@ pub struct ClickHouse {
     client: Client,
     url: String,
     database: String,
+    placement: Placement,
 }
 
 impl ClickHouse {
     /// A client for these settings; nothing is sent yet.
     #[must_use]
     pub fn new(settings: &ClickHouseSettings) -> Self {
-        let client = Client::default()
+        let client = settings
+            .tls
+            .as_ref()
+            .map_or_else(Client::default, Tls::client)
             .with_url(&settings.url)
             .with_user(&settings.user)
             .with_password(&settings.password)
@@ -63,7 +103,47 @@ impl ClickHouse {
             client,
             url: without_credentials(&settings.url),
             database: settings.database.clone(),
+            placement: settings.placement.clone(),
         }
+    }
+
+    /// A client for writing: what ClickHouse acknowledges is on all servers that readers may ask.
+    ///
+    /// # Errors
+    /// ClickHouse's, also when a reader could find less than was written on the cluster.
+    pub async fn for_writing(settings: &ClickHouseSettings) -> Result<Self, ClickHouseError> {
+        let mut clickhouse = Self::new(settings);
+        if let Placement::Cluster { name, .. } = &settings.placement {
+            let servers = clickhouse.servers_of(name).await?;
+            clickhouse.client =
+                clickhouse.client.with_setting("insert_quorum", servers.to_string());
+        }
+        Ok(clickhouse)
+    }
+
+    /// How many servers a cluster has that is fit for us.
+    async fn servers_of(&self, cluster: &str) -> Result<u64, ClickHouseError> {
+        let action = format!("use the cluster {cluster}");
+        let sql = format!(
+            "SELECT uniqExact(shard_num), count() FROM system.clusters WHERE cluster = {}",
+            literal(cluster)
+        );
+        // Without a database: there may be none yet.
+        let answer = self.client.query_raw(&sql).fetch_bytes("TabSeparated");
+        let mut answer = answer.map_err(self.failed(&action))?;
+        let answer = answer.collect().await.map_err(self.failed(&action));
+        let answer = answer.map_err(ClickHouseError::with_hint)?;
+        let text = String::from_utf8_lossy(&answer);
+        let mut numbers = text.split_whitespace().map(|number| number.parse().unwrap_or(0));
+        let (shards, servers) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let unfit = |error| clickhouse::error::Error::Other(Box::new(error));
+        self.placement.quorum(shards, servers).map_err(unfit).map_err(self.failed(&action))
+    }
+
+    /// On which servers the tables are.
+    #[must_use]
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// Creates the database if it is missing.
@@ -71,8 +151,13 @@ impl ClickHouse {
     /// # Errors
     /// When ClickHouse cannot be reached or refuses.
     pub async fn create_database(&self) -> Result<(), ClickHouseError> {
-        let sql = format!("CREATE DATABASE IF NOT EXISTS {}", identifier(&self.database));
-        self.client.query_raw(&sql).execute().await.map_err(self.failed("create the database"))
+        let sql = format!(
+            "CREATE DATABASE IF NOT EXISTS {}{}",
+            identifier(&self.database),
+            self.placement.on_cluster()
+        );
+        let done = self.client.query_raw(&sql).execute().await;
+        done.map_err(self.failed("create the database")).map_err(ClickHouseError::with_hint)
     }
 
     /// Runs a statement without a result.
@@ -126,7 +211,7 @@ impl ClickHouse {
 
     fn failed(&self, action: &str) -> impl FnOnce(clickhouse::error::Error) -> ClickHouseError {
         let (url, action) = (self.url.clone(), action.to_owned());
-        move |source| ClickHouseError { url, action, source }
+        move |source| ClickHouseError { url, action, hint: "", source }
     }
 
     fn scoped(&self) -> Client {

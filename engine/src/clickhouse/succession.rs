@@ -35,7 +35,7 @@ impl Successor {
     /// # Errors
     /// ClickHouse's.
     pub async fn serve(&self, clickhouse: &ClickHouse) -> Result<(), ClickHouseError> {
-        for view in views(&self.table, &self.others) {
+        for view in views(&self.table, &self.others, clickhouse.placement()) {
             clickhouse.execute("create a pipeline's view", &view).await?;
         }
         let row =
@@ -45,7 +45,7 @@ impl Successor {
 
     /// Says that this version serves from the moment `epoch` on, which is the next.
     pub(super) async fn succeed(&self, parts: &TaskParts, epoch: Epoch) {
-        for view in views(&self.table, &self.others) {
+        for view in views(&self.table, &self.others, parts.clickhouse.placement()) {
             execute(parts, "create a pipeline's view", &view).await;
         }
         crash_point("before_version");
@@ -59,7 +59,7 @@ impl Successor {
     /// Has the view of what is known now read this version only, once nothing else can be asked of
     /// it.
     pub(super) async fn settle(&self, parts: &TaskParts) {
-        let view = views::now(&self.table, &[]);
+        let view = views::now(&self.table, &[], parts.clickhouse.placement());
         execute(parts, "create a pipeline's view", &view).await;
         let (pipeline, version) = (&self.table.pipeline, &self.table.version);
         tracing::info!(pipeline, version, "the new version is complete and served");

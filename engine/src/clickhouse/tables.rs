@@ -6,7 +6,11 @@ use arrow::datatypes::{DataType, Field};
 use citycell_operators::plan::{Plan, Window};
 use citycell_schemas::{Grid, Level, tables};
 
-use super::{ClickHouse, ClickHouseError, sql::identifier};
+use super::{
+    ClickHouse, ClickHouseError,
+    placement::Placement,
+    sql::{identifier, literal},
+};
 
 /// One version of a pipeline as ClickHouse sees it.
 #[derive(Clone, Debug)]
@@ -75,19 +79,23 @@ impl PipelineTable {
         columns
     }
 
-    fn create_history(&self) -> String {
+    /// What makes the table that holds every change.
+    #[must_use]
+    pub fn create_history(&self, placement: &Placement) -> String {
         let columns = self.columns().iter().fold(String::new(), |mut list, (name, kind)| {
             let _ = write!(list, "{} {kind}, ", identifier(name));
             list
         });
         let groups = self.group_names();
         format!(
-            "CREATE TABLE IF NOT EXISTS {table} ({columns}\
+            "CREATE TABLE IF NOT EXISTS {table}{on_cluster} ({columns}\
              PROJECTION by_cell (SELECT * ORDER BY level, cell, window_start{groups}, epoch)) \
-             ENGINE = MergeTree PARTITION BY toYYYYMM(window_start) \
+             ENGINE = {engine} PARTITION BY toYYYYMM(window_start) \
              ORDER BY (level, window_start, cell{groups}, epoch) \
              SETTINGS fsync_after_insert = 1, deduplicate_merge_projection_mode = 'rebuild'",
             table = identifier(&self.history()),
+            on_cluster = placement.on_cluster(),
+            engine = placement.engine("MergeTree"),
         )
     }
 
@@ -96,7 +104,8 @@ impl PipelineTable {
     /// # Errors
     /// ClickHouse's.
     pub async fn create(&self, clickhouse: &ClickHouse) -> Result<(), ClickHouseError> {
-        clickhouse.execute("create a pipeline's table", &self.create_history()).await
+        let sql = self.create_history(clickhouse.placement());
+        clickhouse.execute("create a pipeline's table", &sql).await
     }
 }
 
@@ -117,10 +126,38 @@ pub(super) fn column_type(data_type: &DataType) -> &'static str {
 /// ClickHouse's.
 pub async fn create_shared(clickhouse: &ClickHouse) -> Result<(), ClickHouseError> {
     clickhouse.create_database().await?;
-    for (name, sql) in tables::SHARED {
-        clickhouse.execute(&format!("create the table {name}"), sql).await?;
+    for (action, sql) in shared_statements(clickhouse.placement()) {
+        clickhouse.execute(&action, &sql).await?;
     }
-    clickhouse.execute("create the view city_moment", tables::MOMENT).await
+    refuse_uncopied(clickhouse).await
+}
+
+/// What makes the tables and views that all pipelines share, each with what it does.
+#[must_use]
+pub fn shared_statements(placement: &Placement) -> Vec<(String, String)> {
+    let tables = tables::SHARED.into_iter();
+    let tables = tables.map(|(name, sql)| (format!("create the table {name}"), sql));
+    let view = ("create the view city_moment".to_owned(), tables::MOMENT);
+    tables.chain([view]).map(|(action, sql)| (action, placement.fill(sql))).collect()
+}
+
+/// Refuses tables that are there already and are not replicated, if they are to be.
+///
+/// # Errors
+/// ClickHouse's, also when there is such a table.
+pub async fn refuse_uncopied(clickhouse: &ClickHouse) -> Result<(), ClickHouseError> {
+    if !clickhouse.placement().is_replicated() {
+        return Ok(());
+    }
+    let names: Vec<String> = tables::SHARED.iter().map(|(name, _)| literal(name)).collect();
+    // It is ClickHouse who says so, by an error of its own, as it does of all it does not like.
+    let sql = format!(
+        "SELECT throwIf(engine NOT LIKE 'Replicated%', 'a table is there already and is not \
+         replicated: convert it, or take another database') FROM system.tables \
+         WHERE database = currentDatabase() AND name IN ({})",
+        names.join(", ")
+    );
+    clickhouse.query("use replicated tables", &sql, "Null").await.map(drop)
 }
 
 /// The name of a level in ClickHouse.
@@ -137,12 +174,16 @@ pub fn level_name(level: Level) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::{
         super::{
+            archive,
+            placement::Copying,
             sql::tokens::{Token, hostile, tokens},
-            views,
+            views::views,
         },
         *,
     };
@@ -157,14 +198,27 @@ mod tests {
             windowed,
             grid: name.to_owned(),
         };
-        let [windowed, latest] = [table(true), table(false)];
-        let create = [windowed.create_history(), latest.create_history()];
-        let all = [
-            create.to_vec(),
-            views::views(&windowed, &[]).to_vec(),
-            views::views(&latest, &[windowed]).to_vec(),
-        ];
-        all.concat()
+        let alone = Placement::OneServer;
+        let cluster = Placement::Cluster { name: name.to_owned(), copying: Copying::Replicated };
+        let mut all = archive::statements(&cluster, Duration::from_secs(3600)).to_vec();
+        for placement in [alone, cluster] {
+            all.extend(shared_statements(&placement).into_iter().map(|(_, sql)| sql));
+            let (windowed, latest) = (table(true), table(false));
+            all.push(windowed.create_history(&placement));
+            all.push(latest.create_history(&placement));
+            all.extend(views(&windowed, &[], &placement));
+            all.extend(views(&latest, &[windowed], &placement));
+        }
+        all.iter().map(|sql| without_comment(sql).to_owned()).collect()
+    }
+
+    /// Without the lines that stand before a statement of `schemas/tables`.
+    fn without_comment(mut sql: &str) -> &str {
+        while let Some((_, rest)) = sql.split_once('\n').filter(|(line, _)| line.starts_with("--"))
+        {
+            sql = rest;
+        }
+        sql
     }
 
     /// Without what names and values say.

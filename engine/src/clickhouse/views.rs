@@ -6,6 +6,7 @@
 //! again as of then.
 
 use super::{
+    placement::Placement,
     sql::{identifier, literal},
     tables::{PipelineTable, column_type},
 };
@@ -17,25 +18,31 @@ const AS_OF: &str = "{epoch:UInt64}";
 
 /// The views of the pipeline with this version's columns, over `others` of its versions too.
 #[must_use]
-pub fn views(table: &PipelineTable, others: &[PipelineTable]) -> [String; 3] {
+pub fn views(
+    table: &PipelineTable,
+    others: &[PipelineTable],
+    placement: &Placement,
+) -> [String; 3] {
     let name = &table.pipeline;
+    let history = format!("SELECT * FROM {}", identifier(&table.history()));
     [
-        now(table, others),
-        view(&format!("{name}_as_of"), &over(table, others, AS_OF)),
-        view(
-            &format!("{name}_history"),
-            &format!("SELECT * FROM {}", identifier(&table.history())),
-        ),
+        now(table, others, placement),
+        view(&format!("{name}_as_of"), &over(table, others, AS_OF), placement),
+        view(&format!("{name}_history"), &history, placement),
     ]
 }
 
 /// The view of what is known now.
-pub(super) fn now(table: &PipelineTable, others: &[PipelineTable]) -> String {
-    view(&table.pipeline, &over(table, others, NOW))
+pub(super) fn now(
+    table: &PipelineTable,
+    others: &[PipelineTable],
+    placement: &Placement,
+) -> String {
+    view(&table.pipeline, &over(table, others, NOW), placement)
 }
 
-fn view(name: &str, select: &str) -> String {
-    format!("CREATE OR REPLACE VIEW {} AS {select}", identifier(name))
+fn view(name: &str, select: &str, placement: &Placement) -> String {
+    format!("CREATE OR REPLACE VIEW {}{} AS {select}", identifier(name), placement.on_cluster())
 }
 
 fn over(table: &PipelineTable, others: &[PipelineTable], epoch: &str) -> String {

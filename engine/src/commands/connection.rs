@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, error::Error, path::PathBuf};
 use clap::Args;
 
 use crate::{
-    clickhouse::ClickHouseSettings,
+    clickhouse::{
+        ClickHouseSettings,
+        placement::{Copying, Placement},
+        tls::{Tls, TlsFiles},
+    },
     kafka::{KafkaSettings, settings_file},
     secret::{Secret, has_credentials, without_credentials},
 };
@@ -13,9 +17,19 @@ use crate::{
 /// Where ClickHouse is.
 #[derive(Args, Debug)]
 pub struct ClickHouseArgs {
-    /// ClickHouse's HTTP interface.
+    /// ClickHouse's HTTP interface; https:// for one that speaks TLS.
     #[arg(long, default_value = "http://127.0.0.1:8123")]
     clickhouse: String,
+    /// A file of the authorities that vouch for ClickHouse's certificate, in PEM; without it, those
+    /// that this machine trusts.
+    #[arg(long, value_name = "FILE")]
+    clickhouse_ca: Option<PathBuf>,
+    /// A file of our own certificate, in PEM, if ClickHouse asks for one.
+    #[arg(long, value_name = "FILE", requires = "clickhouse_key")]
+    clickhouse_certificate: Option<PathBuf>,
+    /// The file of its private key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "clickhouse_certificate")]
+    clickhouse_key: Option<PathBuf>,
     /// ClickHouse's user.
     #[arg(long, default_value = "default")]
     user: String,
@@ -26,6 +40,17 @@ pub struct ClickHouseArgs {
     /// The database of the tables; `run` creates it if it is missing.
     #[arg(long, default_value = "city")]
     database: String,
+}
+
+/// On which of ClickHouse's servers the tables are.
+#[derive(Args, Debug)]
+pub struct PlacementArgs {
+    /// Make the tables on every server of this cluster of ClickHouse's, which must have one shard.
+    #[arg(long, value_name = "NAME")]
+    clickhouse_cluster: Option<String>,
+    /// Replicate the tables; what is written is then on all servers of the cluster before it shows.
+    #[arg(long, requires = "clickhouse_cluster")]
+    clickhouse_replicated: bool,
 }
 
 /// How Kafka's clients behave.
@@ -45,7 +70,8 @@ impl ClickHouseArgs {
     /// The settings.
     ///
     /// # Errors
-    /// When the password's file cannot be read, or the URL would show a password to others.
+    /// When a file cannot be read, or the URL would show a password to others or speaks no TLS
+    /// although files say how.
     pub fn settings(&self) -> Result<ClickHouseSettings, Box<dyn Error>> {
         if has_credentials(&self.clickhouse) {
             let shown = without_credentials(&self.clickhouse);
@@ -59,7 +85,35 @@ impl ClickHouseArgs {
             user: self.user.clone(),
             password: password.unwrap_or_default().reveal().to_owned(),
             database: self.database.clone(),
+            tls: self.tls()?,
+            placement: Placement::OneServer,
         })
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, Box<dyn Error>> {
+        let files = TlsFiles {
+            ca: self.clickhouse_ca.clone(),
+            identity: self.clickhouse_certificate.clone().zip(self.clickhouse_key.clone()),
+        };
+        if self.clickhouse.to_ascii_lowercase().starts_with("https://") {
+            return Ok(Some(Tls::read(&files)?));
+        }
+        if files == TlsFiles::default() {
+            return Ok(None);
+        }
+        let url = &self.clickhouse;
+        Err(format!("--clickhouse {url} speaks no TLS; certificates are for https://").into())
+    }
+}
+
+impl PlacementArgs {
+    /// What they say.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        let copying =
+            if self.clickhouse_replicated { Copying::Replicated } else { Copying::Nothing };
+        let cluster = |name| Placement::Cluster { name, copying };
+        self.clickhouse_cluster.clone().map_or(Placement::OneServer, cluster)
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod connection;
 pub mod files;
 mod findings;
+pub mod peers;
 
 pub mod archive;
 pub mod audit;

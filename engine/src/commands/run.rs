@@ -8,9 +8,9 @@ use clap::Args;
 
 use crate::{
     binder::BinderLimits,
-    clickhouse::backlog::BacklogLimits,
+    clickhouse::{ClickHouseSettings, backlog::BacklogLimits},
     config::parse_duration_ms,
-    engine::{self, Cluster, EngineConfig, RunningEngine, WritingLimits},
+    engine::{self, EngineConfig, RunningEngine, WritingLimits},
     grid, http,
     pipeline::Pipeline,
     secret::Secret,
@@ -18,8 +18,9 @@ use crate::{
 };
 
 use super::{
-    connection::{ClickHouseArgs, KafkaArgs},
+    connection::{ClickHouseArgs, KafkaArgs, PlacementArgs},
     files::FileArgs,
+    peers::PeerArgs,
     store::interrupted,
 };
 
@@ -41,6 +42,8 @@ pub struct RunArgs {
     kafka: KafkaArgs,
     #[command(flatten)]
     clickhouse: ClickHouseArgs,
+    #[command(flatten)]
+    placement: PlacementArgs,
     /// From one epoch to the next.
     #[arg(long, default_value = "1s", value_parser = duration)]
     tick: Duration,
@@ -50,12 +53,8 @@ pub struct RunArgs {
     /// Worker threads.
     #[arg(long, default_value = "1")]
     workers: NonZeroUsize,
-    /// This process's number among those of --peers.
-    #[arg(long, requires = "peers")]
-    process: Option<usize>,
-    /// The addresses of all processes that share the work, host:port, comma-separated.
-    #[arg(long, value_delimiter = ',', requires = "process")]
-    peers: Vec<String>,
+    #[command(flatten)]
+    peers: PeerArgs,
     /// Payload bytes that each worker may read ahead.
     #[arg(long, default_value = "67108864")]
     buffer_bytes: usize,
@@ -137,11 +136,14 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
     Ok(EngineConfig {
         deployment: args.deployment.clone(),
         kafka: args.kafka.settings(&args.brokers)?,
-        clickhouse: args.clickhouse.settings()?,
+        clickhouse: ClickHouseSettings {
+            placement: args.placement.placement(),
+            ..args.clickhouse.settings()?
+        },
         pipelines,
         grid: Arc::clone(&grid::load::load(&args.grid)?.located),
         workers: args.workers,
-        cluster: args.process.map(|process| Cluster { process, addresses: args.peers.clone() }),
+        cluster: args.peers.cluster()?,
         limits: BinderLimits {
             tick: args.tick,
             idle_after: args.idle_after,

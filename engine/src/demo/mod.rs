@@ -27,7 +27,7 @@ use tokio::{sync::mpsc::unbounded_channel, task::JoinHandle};
 
 use crate::{
     binder::BinderLimits,
-    clickhouse::{ClickHouse, ClickHouseError, ClickHouseSettings},
+    clickhouse::{ClickHouse, ClickHouseError, ClickHouseSettings, placement::Placement},
     clock::now_ms,
     commands::store::interrupted,
     config::{ConfigErrors, parse_pipeline},
@@ -174,6 +174,8 @@ impl Demo {
             user: "default".into(),
             password: String::new(),
             database: DATABASE.into(),
+            tls: None,
+            placement: Placement::OneServer,
         };
         let clickhouse = ClickHouse::new(&clickhouse_settings);
         kept::create(&clickhouse).await?;

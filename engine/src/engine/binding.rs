@@ -77,7 +77,10 @@ fn find_partitions(
                         if found.keys().any(|partition| partition.topic == index) {
                             missing.remove(topic);
                         } else if missing.insert(topic.clone()) {
-                            tracing::warn!(topic, "the topic does not exist yet, waiting for it");
+                            tracing::warn!(
+                                topic,
+                                "the topic does not exist yet, or we may not see it; waiting for it"
+                            );
                         }
                     }
                     let _ = notices.send(Notice::Found(found));

@@ -113,6 +113,17 @@ pub enum EngineError {
         #[source]
         source: Box<Unreachable>,
     },
+    /// Kafka does not let our user read a topic.
+    #[error(
+        "Kafka at {brokers} does not let our user read the topic {topic}: it must be granted the \
+         operations Describe and Read"
+    )]
+    Forbidden {
+        /// The brokers as configured.
+        brokers: String,
+        /// The topic.
+        topic: String,
+    },
     /// Bindings cannot be kept.
     #[error(transparent)]
     Bindings(#[from] BindingLogError),

@@ -46,7 +46,7 @@ use super::{
 /// When Kafka or ClickHouse cannot be used, or a pipeline cannot be built.
 pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     reach_kafka(&config)?;
-    let clickhouse = ClickHouse::new(&config.clickhouse);
+    let clickhouse = ClickHouse::for_writing(&config.clickhouse).await?;
     let Beginning { deployed, marked, log, storage, start } =
         beginning::take_over(&config, &clickhouse).await?;
     let config = EngineConfig { pipelines: deployed.pipelines.clone(), ..config };
@@ -54,6 +54,8 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let (notices, heard) = crossbeam_channel::unbounded();
     let (to_follower, heard_by_follower) = crossbeam_channel::unbounded();
     let (metrics, readiness) = (Metrics::default(), Readiness::default());
+    // Whether epochs are marked in time only the first process knows; the others just work.
+    readiness.set(!config.is_first());
     let alarm = Alarm::new(notices.clone());
     let writing = TaskParts {
         runtime: Handle::current(),
@@ -226,9 +228,16 @@ fn reach_kafka(config: &EngineConfig) -> Result<(), EngineError> {
     let finder =
         PartitionFinder::new(&config.kafka).map_err(|source| kafka_error(config, source))?;
     let brokers = || config.kafka.brokers.clone();
-    finder
-        .reach()
-        .map_err(|source| EngineError::Unreachable { brokers: brokers(), source: Box::new(source) })
+    finder.reach().map_err(|source| EngineError::Unreachable {
+        brokers: brokers(),
+        source: Box::new(source),
+    })?;
+    let topics = config.topics();
+    let forbidden = finder.forbidden(topics.iter().map(|topic| &**topic));
+    match forbidden.map_err(|source| kafka_error(config, source))? {
+        Some(topic) => Err(EngineError::Forbidden { brokers: brokers(), topic: topic.to_owned() }),
+        None => Ok(()),
+    }
 }
 
 fn run_workers(

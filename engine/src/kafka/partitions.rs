@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
+    metadata::MetadataTopic,
+    types::RDKafkaRespErr,
 };
 
 use super::{KafkaSettings, complaints::Complaints};
@@ -84,6 +86,24 @@ impl PartitionFinder {
                 return;
             }
         }
+    }
+
+    /// The first of these topics that we may not even see; one that is not there may come later.
+    ///
+    /// # Errors
+    /// When no broker answers.
+    pub fn forbidden<'topic>(
+        &self,
+        topics: impl IntoIterator<Item = &'topic str>,
+    ) -> Result<Option<&'topic str>, KafkaError> {
+        for topic in topics {
+            let metadata = self.consumer.fetch_metadata(Some(topic), TIMEOUT)?;
+            let error = metadata.topics().first().and_then(MetadataTopic::error);
+            if error == Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED) {
+                return Ok(Some(topic));
+            }
+        }
+        Ok(None)
     }
 
     /// The partitions of those topics that exist, each with its ends.

@@ -18,6 +18,7 @@ use crate::{
 
 const WRITER: &str = include_str!("../../../schemas/users/writer.sql");
 const READER: &str = include_str!("../../../schemas/users/reader.sql");
+const CLUSTER: &str = include_str!("../../../schemas/users/cluster.sql");
 
 /// A store in which nobody may do more than these statements grant.
 fn store_granting(folder: &Path, statements: &str) -> TestStore {
@@ -137,7 +138,7 @@ async fn the_writer_needs_every_grant_it_has() {
 async fn the_statements_are_good_sql() {
     let store = TestStore::start();
     store.execute("SELECT 1").await;
-    for file in [WRITER, READER] {
+    for file in [WRITER, READER, CLUSTER] {
         let lines: Vec<&str> = file.lines().filter(|line| !line.starts_with("--")).collect();
         for statement in lines.join("\n").split_terminator(';').map(str::trim) {
             if !statement.is_empty() {

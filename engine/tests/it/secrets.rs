@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{Router, http::HeaderMap, http::StatusCode};
-use citycell::clickhouse::{ClickHouse, ClickHouseSettings};
+use citycell::clickhouse::{ClickHouse, ClickHouseSettings, placement::Placement};
 use tempfile::TempDir;
 
 use crate::{
@@ -188,6 +188,8 @@ async fn a_program_at_work_shows_no_secret_anywhere() {
         user: "default".into(),
         password: secrets.clickhouse.clone(),
         database: "city".into(),
+        tls: None,
+        placement: Placement::OneServer,
     });
     for table in ["versions", "epochs", "rejects", "cells", "crowd_flow"] {
         let sql = format!("SELECT * FROM {table}");

@@ -20,11 +20,15 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn find() -> Option<Self> {
+        Self::find_as("CITYCELL_KAFKA_SECURE_SETTINGS")
+    }
+
+    /// As the user whose settings are in the file that this variable names.
+    pub(crate) fn find_as(user: &str) -> Option<Self> {
         let variable = |name| std::env::var(name).ok();
-        let address = variable("CITYCELL_KAFKA_SECURE");
-        let settings = variable("CITYCELL_KAFKA_SECURE_SETTINGS");
+        let (address, settings) = (variable("CITYCELL_KAFKA_SECURE"), variable(user));
         let Some((address, settings)) = address.zip(settings) else {
-            eprintln!("CITYCELL_KAFKA_SECURE names no listener: nothing is checked");
+            eprintln!("CITYCELL_KAFKA_SECURE or {user} is not set: nothing is checked");
             return None;
         };
         Some(Self { address, settings: std::fs::read_to_string(settings).unwrap() })
@@ -37,7 +41,7 @@ impl Listener {
     }
 
     /// `citycell run` to the end of the topics, with these settings.
-    fn run(&self, program: &Program, settings: &str) -> Output {
+    pub(crate) fn run(&self, program: &Program, settings: &str) -> Output {
         let file: PathBuf = program.folder().join("kafka.settings");
         std::fs::write(&file, settings).unwrap();
         let mut command = program.command(&self.address);
@@ -47,7 +51,7 @@ impl Listener {
 }
 
 /// What the program wrote to standard error before it failed.
-fn failure(output: &Output) -> String {
+pub(crate) fn failure(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     String::from_utf8(output.stderr.clone()).unwrap()
 }

@@ -3,6 +3,7 @@
 use arrow::datatypes::{DataType, Field};
 use citycell::clickhouse::{
     ClickHouse,
+    placement::Placement,
     sql::{identifier, literal},
     tables::{self, PipelineTable},
     views::views,
@@ -54,7 +55,7 @@ async fn tables_of_hostile_names_are_just_tables() {
             grid: text.to_owned(),
         };
         table.create(&clickhouse).await.unwrap();
-        for view in views(&table, &[]) {
+        for view in views(&table, &[], &Placement::OneServer) {
             store.execute(&view).await;
         }
         let all = format!("SELECT count() FROM {}", identifier(text));

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use citycell::clickhouse::{ClickHouse, ClickHouseSettings};
+use citycell::clickhouse::{ClickHouse, ClickHouseSettings, placement::Placement};
 use clickhouse::{Client, Compression};
 use tempfile::TempDir;
 
@@ -54,6 +54,8 @@ impl TestStore {
             user: "default".into(),
             password: String::new(),
             database: "city".into(),
+            tls: None,
+            placement: Placement::OneServer,
         }
     }
 

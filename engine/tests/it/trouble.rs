@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use citycell::{
-    clickhouse::ClickHouseSettings,
+    clickhouse::{ClickHouseSettings, placement::Placement},
     engine::{self, EngineConfig},
     kafka::KafkaSettings,
 };
@@ -63,6 +63,8 @@ async fn an_engine_without_clickhouse_says_where_it_looked() {
         user: "default".into(),
         password: String::new(),
         database: "city".into(),
+        tls: None,
+        placement: Placement::OneServer,
     };
     let error = start_fails(config("nobody", clickhouse, vec![crowd_flow("nobody")])).await;
     let expected = format!("ClickHouse at http://{NOBODY} failed to create the database");
