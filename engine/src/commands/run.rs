@@ -18,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    connection::{ClickHouseArgs, KafkaArgs},
+    connection::{ClickHouseArgs, KafkaArgs, KeyPlaceArgs, MasterKeyArgs},
     files::FileArgs,
     store::interrupted,
 };
@@ -87,6 +87,10 @@ pub struct RunArgs {
     /// 30d. Not kept if not said.
     #[arg(long, value_parser = keep)]
     archive: Option<Duration>,
+    #[command(flatten)]
+    keys: KeyPlaceArgs,
+    #[command(flatten)]
+    master_key: MasterKeyArgs,
     /// The address of /metrics, /healthz and /readyz; one that others reach demands a token.
     #[arg(long, default_value = "127.0.0.1:8601")]
     listen: SocketAddr,
@@ -161,6 +165,7 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
             every: args.snapshot_every,
         }),
         archive: args.archive,
+        keys: args.master_key.find()?.map(|master| args.keys.settings(master)),
     })
 }
 

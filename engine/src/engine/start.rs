@@ -25,6 +25,7 @@ use crate::{
     http::Readiness,
     kafka::{partitions::PartitionFinder, reader::Reader},
     metrics::Metrics,
+    personal::{self, KeyRing, KeySettings, Keys, Sealing},
     pipeline::Pipeline,
     snapshot::StartingPoint,
 };
@@ -43,6 +44,7 @@ use super::{
 /// When Kafka or ClickHouse cannot be used, or a pipeline cannot be built.
 pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let topics = config.topics();
+    let sealing = sealing(&config).await?;
     reach_kafka(&config)?;
     let clickhouse = ClickHouse::new(&config.clickhouse);
     let beginning = beginning::take_over(&config, &clickhouse).await?;
@@ -82,6 +84,7 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         marks: marks::start(marking),
         pipelines: start_writers(&config, tables, (&marked, &mut start), (&writing, &backlog)),
         archive,
+        sealing,
         snapshots,
         started_at: started_at.clone(),
         readers: readers.clone(),
@@ -178,6 +181,20 @@ async fn start_archive(
         marked: marked.get(&(ARCHIVE.to_owned(), deployment.clone())).copied(),
         deployment,
     }))
+}
+
+/// What seals personal fields, if any pipeline has some.
+async fn sealing(config: &EngineConfig) -> Result<Option<Arc<Sealing>>, EngineError> {
+    let Some((schema, field)) = personal::first_personal(&config.pipelines) else {
+        return Ok(None);
+    };
+    let Some(KeySettings { location, master }) = &config.keys else {
+        let (schema, field) = (schema.to_owned(), field.to_owned());
+        return Err(EngineError::NoMasterKey { schema, field });
+    };
+    let keys = Keys::open(location, &config.deployment)?;
+    let ring = KeyRing::open(keys, master.clone()).await?;
+    Ok(Some(Arc::new(Sealing::new(personal::topic_rules(&config.pipelines), ring))))
 }
 
 /// Fails here, with the address, where every later call would only wait.

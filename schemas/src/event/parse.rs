@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
-use super::{EventSchema, Field, FieldType, Range, TimeFormat};
+use super::{EventSchema, Field, FieldType, Personal, Range, TimeFormat};
 
 /// The most fields of one schema: decoding marks fields seen in one 64-bit word.
 pub const FIELDS_MAX: usize = 64;
@@ -63,6 +63,8 @@ struct FieldEntry {
     values: Option<Spanned<Vec<String>>>,
     #[serde(default)]
     format: Option<Spanned<TimeFormat>>,
+    #[serde(default)]
+    personal: Option<Personal>,
 }
 
 /// A message and where in the file it belongs.
@@ -152,6 +154,7 @@ impl FieldEntry {
             decimals,
             values: self.values.map(|entry| entry.value).unwrap_or_default(),
             time_format: self.format.map(|entry| entry.value).unwrap_or_default(),
+            personal: self.personal,
         })
     }
 
