@@ -70,11 +70,7 @@ impl RowEncoder {
     ///
     /// # Errors
     /// When the key of a reject's day cannot be had.
-    pub fn encode(
-        &self,
-        epoch: Epoch,
-        outputs: Vec<Output>,
-    ) -> Result<Vec<TableBatch>, KeysError> {
+    pub fn encode(&self, epoch: Epoch, outputs: Vec<Output>) -> Result<Vec<TableBatch>, KeysError> {
         let (mut rows, mut rejects, mut late) = (Vec::new(), Vec::new(), Vec::new());
         for output in outputs {
             match output {

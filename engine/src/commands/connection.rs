@@ -94,7 +94,8 @@ impl MasterKeyArgs {
     /// # Errors
     /// Those of [`Self::find`], and where there is none.
     pub fn read(&self) -> Result<MasterKey, Box<dyn Error>> {
-        let missing = || format!("there is no master key: name it by --master-key-file or {MASTER_KEY}");
+        let missing =
+            || format!("there is no master key: name it by --master-key-file or {MASTER_KEY}");
         self.find()?.ok_or_else(|| missing().into())
     }
 }

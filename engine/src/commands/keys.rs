@@ -89,7 +89,9 @@ async fn destroy(args: &DestroyArgs, out: &mut impl Write) -> Result<(), Box<dyn
         match keys.destroy(*day).await? {
             Destroyed::Now => writeln!(out, "{day}: destroyed")?,
             Destroyed::Before(at) => writeln!(out, "{day}: was destroyed {at:.0}")?,
-            Destroyed::NeverMade => writeln!(out, "{day}: there was no key, and none will be made")?,
+            Destroyed::NeverMade => {
+                writeln!(out, "{day}: there was no key, and none will be made")?
+            }
         }
     }
     Ok(())
@@ -99,7 +101,8 @@ async fn rotate(args: &RotateArgs, out: &mut impl Write) -> Result<(), Box<dyn E
     const NEW: &str = "CITYCELL_NEW_MASTER_KEY";
     let from = args.master_key.read()?;
     let to = Secret::read(args.new_master_key_file.as_deref(), NEW)?;
-    let missing = || format!("there is no new master key: name it by --new-master-key-file or {NEW}");
+    let missing =
+        || format!("there is no new master key: name it by --new-master-key-file or {NEW}");
     let to = MasterKey::new(&to.ok_or_else(missing)?)?;
     let keys = args.of.place.open(&args.of.deployment)?;
     let rotated = keys.rotate(&from, &to).await?;

@@ -89,7 +89,9 @@ impl Opener {
         if !self.days.contains_key(&day) {
             let state = self.keys.state(day).await?;
             let key = match &state {
-                Some(state @ DayState::Kept { .. }) => self.keys.unwrap(day, state, &self.master)?,
+                Some(state @ DayState::Kept { .. }) => {
+                    self.keys.unwrap(day, state, &self.master)?
+                }
                 _ => None,
             };
             let found = match (key, state) {

@@ -50,7 +50,8 @@ pub(super) struct Cut<'a> {
 
 /// Takes out of `payload` what `rules` do not show.
 pub(super) fn redact<'a>(payload: &'a [u8], rules: &TopicRules) -> Redacted<'a> {
-    let mut redacting = Redacting { payload, rules, copied: 0, shown: Vec::new(), cuts: Vec::new() };
+    let mut redacting =
+        Redacting { payload, rules, copied: 0, shown: Vec::new(), cuts: Vec::new() };
     let is_json = std::str::from_utf8(payload)
         .is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     let mut cursor = Cursor { json: payload, at: 0 };

@@ -101,7 +101,10 @@ impl ShowArgs {
         };
         let mut conditions = vec![
             format!("topic = {}", literal(&self.topic)),
-            format!("record_offset >= {} AND record_offset < {}", self.from_offset, self.next_offset),
+            format!(
+                "record_offset >= {} AND record_offset < {}",
+                self.from_offset, self.next_offset
+            ),
         ];
         conditions.extend(self.partition.map(|partition| format!("partition = {partition}")));
         conditions.extend(
