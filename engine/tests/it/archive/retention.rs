@@ -56,8 +56,8 @@ async fn records_that_were_kept_long_enough_are_no_hole() {
     for (table, condition) in [("archive", "1"), ("epochs", "pipeline = 'archive'")] {
         let old = format!("{condition} AND epoch <= {split}");
         let two_days_ago = format!(
-            "INSERT INTO {table} SELECT * REPLACE (epoch - 2 * 86400000 AS epoch) FROM {table} \
-             WHERE {old}"
+            "INSERT INTO {table} SELECT * REPLACE (epoch - 2 * 86400000 AS epoch) \
+             FROM (SELECT * FROM {table} WHERE {old})"
         );
         store.execute(&two_days_ago).await;
         let moved = format!(

@@ -14,7 +14,7 @@ use citycell::{
     clickhouse::ClickHouseSettings,
     config::parse_pipeline,
     engine::EngineConfig,
-    event_schemas,
+    event_schemas, grid,
     personal::{KeySettings, MasterKey},
     pipeline::Pipeline,
     secret::Secret,
@@ -214,7 +214,9 @@ impl Visits {
         let master = Secret::read(Some(&self.folder.path().join("master.key")), "NONE");
         let master = MasterKey::new(&master.unwrap().unwrap()).unwrap();
         let location = self.folder.path().join("citycell-keys").to_str().unwrap().to_owned();
+        let grid = grid::load::load(&self.folder.path().join("grid.geojson")).unwrap();
         EngineConfig {
+            grid: Arc::clone(&grid.located),
             workers: NonZeroUsize::new(workers).unwrap(),
             archive: Some(Duration::from_secs(30 * 86_400)),
             keys: Some(KeySettings { location, master }),
