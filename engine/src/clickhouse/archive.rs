@@ -17,6 +17,7 @@ use crate::personal::{Kept, KeysError, Sealing};
 use super::{
     ClickHouse, ClickHouseError,
     rows::{arrow_stream, binary},
+    tables::add_missing,
     writer::TableBatch,
 };
 
@@ -35,6 +36,7 @@ pub async fn prepare(clickhouse: &ClickHouse, keep: Duration) -> Result<(), Clic
     let seconds = keep.as_secs().to_string();
     let create = tables::ARCHIVE.1.replace("{keep_seconds}", &seconds);
     clickhouse.execute("create the archive", &create).await?;
+    add_missing(clickhouse, ARCHIVE, &[("sealed", "String CODEC(NONE)")]).await?;
     if kept_for(clickhouse).await? != Some(keep.as_secs()) {
         let alter = format!(
             "ALTER TABLE archive MODIFY TTL \

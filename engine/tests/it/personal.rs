@@ -6,7 +6,11 @@ mod visits;
 
 use std::{collections::BTreeMap, fs, path::Path, process::Output};
 
-use citycell::{audit::Audit, clickhouse::ClickHouse, engine};
+use citycell::{
+    audit::Audit,
+    clickhouse::ClickHouse,
+    engine::{self, EngineError},
+};
 use serde_json::Value;
 
 use crate::{
@@ -91,6 +95,11 @@ async fn nothing_personal_is_readable_without_keys_and_all_of_it_with_them_until
         assert_eq!(found_in_folder(folder, &secret), Vec::<String>::new());
     }
     assert_ne!(found_in_folder(store.folder(), "city.visit"), Vec::<String>::new());
+    // Nor the key that opens it.
+    let master = visits.master_key();
+    assert!(!contains(&log, &master), "the master key is in the log");
+    assert!(rows.values().all(|rows| !contains(rows, &master)));
+    assert_eq!(found_in_folder(visits.folder(), &master).len(), 1, "only its own file has it");
     assert!(contains(&log, "TRACE") && !contains(&log, &secret), "it is in the log");
     // It would be found: the same program keeps what the schema does not call personal.
     assert!(contains(&rows["archive"], &visits.plain));
@@ -278,4 +287,52 @@ async fn an_engine_shows_nothing_personal_in_its_metrics() {
     wait(engine).await;
     let text = metrics.encode();
     assert!(text.contains("pipeline=\"visits\"") && !text.contains(&visits.secret), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_ends_when_a_key_cannot_be_had_and_goes_on_later() {
+    let store = TestStore::start();
+    let mut visits = Visits::new("personal-away").await;
+    let engine = engine::start(visits.config(store.settings(), 2)).await.unwrap();
+    let keys = visits.key_folder();
+    let aside = keys.with_extension("aside");
+    fs::rename(&keys, &aside).unwrap();
+    fs::write(&keys, "no folder").unwrap();
+    visits.send_each_kind(1);
+    let failed = tokio::task::spawn_blocking(|| engine.wait()).await.unwrap().unwrap_err();
+    assert!(matches!(failed, EngineError::Keys(_)), "{failed:?}");
+    for table in ["archive", "rejects"] {
+        assert_eq!(store.lines(&format!("SELECT count() FROM {table}")).await, ["0"], "{table}");
+    }
+
+    fs::remove_file(&keys).unwrap();
+    fs::rename(&aside, &keys).unwrap();
+    let engine = engine::start(visits.config(store.settings(), 2)).await.unwrap();
+    engine.drain();
+    wait(engine).await;
+    let output = visits.show(&store, &[]);
+    assert!(output.status.success() && shown(&output).len() == visits.records.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_an_earlier_program_get_the_columns_they_lack() {
+    let store = TestStore::start();
+    let mut visits = Visits::new("personal-earlier").await;
+    let run = async |visits: &Visits| {
+        let engine = engine::start(visits.config(store.settings(), 1)).await.unwrap();
+        engine.drain();
+        wait(engine).await;
+    };
+    run(&visits).await;
+    store.execute("ALTER TABLE rejects DROP COLUMN sealed, DROP COLUMN broker_time").await;
+    store.execute("ALTER TABLE archive DROP COLUMN sealed").await;
+    visits.send_each_kind(1);
+    run(&visits).await;
+    for more in [&[][..], &["--rejects", "visits"]] {
+        let output = visits.show(&store, more);
+        assert!(output.status.success(), "{output:?}");
+        for (place, object) in shown(&output) {
+            assert_eq!(payload(&object), visits.records[&place].payload);
+        }
+    }
 }

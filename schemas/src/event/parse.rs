@@ -231,6 +231,7 @@ mod tests {
     fn a_field_gets_its_settings_and_defaults() {
         let schema = parse(
             "  - {name: level, type: number, unit: dB, meaning: How loud., range: {min: 0}}\n  \
+             - {name: caller, type: text, meaning: Who., personal: direct}\n  \
              - {name: at, type: time, meaning: When., required: true, format: epoch_ms}\n",
         )
         .expect("a good schema");
@@ -239,6 +240,9 @@ mod tests {
         assert_eq!(level.range, Some(Range { min: Some(0.0), max: None }));
         assert_eq!(schema.field("at").map(|at| at.time_format), Some(TimeFormat::EpochMs));
         assert_eq!(schema.field("none"), None);
+        assert_eq!(level.personal, None);
+        let personal: Vec<_> = schema.personal_fields().map(|field| field.personal).collect();
+        assert_eq!(personal, [Some(Personal::Direct)]);
     }
 
     #[test]
@@ -246,6 +250,7 @@ mod tests {
         let cases = [
             ("  - {name: a, type: text, meaning: m, colour: red}\n", "5:", "colour"),
             ("  - {name: a, type: float, meaning: m}\n", "5:", "float"),
+            ("  - {name: a, type: text, meaning: m, personal: true}\n", "5:", "pseudonym"),
             ("  - {name: a, type: text}\n", "5:", "meaning"),
             (
                 "  - name: a\n    type: text\n    meaning: m\n    range: {min: 1}\n",

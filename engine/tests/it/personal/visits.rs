@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     num::NonZeroUsize,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::Arc,
     time::Duration,
@@ -110,6 +110,17 @@ impl Visits {
         write("master.key", &format!("{}\n", "0123456789abcdef".repeat(4)));
         let (sender, records) = (Sender::new(), BTreeMap::new());
         Self { folder, topic, sender, secret: unique("Li"), plain: unique("s"), records }
+    }
+
+    /// Where its keys lie.
+    pub(super) fn key_folder(&self) -> PathBuf {
+        self.folder.path().join("citycell-keys").join(&self.topic)
+    }
+
+    /// The digits of its master key.
+    pub(super) fn master_key(&self) -> String {
+        let text = fs::read_to_string(self.folder.path().join("master.key")).unwrap();
+        text.trim().to_owned()
     }
 
     pub(super) fn folder(&self) -> &Path {
