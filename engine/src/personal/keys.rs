@@ -59,6 +59,12 @@ pub enum KeysError {
         /// The day.
         day: Date,
     },
+    /// There is no key at all.
+    #[error("there are no keys at {location}: is it the right place and deployment?")]
+    NoKeys {
+        /// Where.
+        location: String,
+    },
     /// Records of the day still arrive.
     #[error("{day} is not over yet: destroy its key once no record of it arrives any more")]
     NotOver {
@@ -142,6 +148,18 @@ impl Keys {
         Ok(days)
     }
 
+    /// The same; no day at all is an error, so that nobody takes another place for the right one.
+    ///
+    /// # Errors
+    /// Those of [`Self::list`], and a place without keys.
+    pub async fn list_some(&self) -> Result<Vec<(Date, DayState)>, KeysError> {
+        let days = self.list().await?;
+        if days.is_empty() {
+            return Err(KeysError::NoKeys { location: self.location.clone() });
+        }
+        Ok(days)
+    }
+
     /// What became of a day's key; none if none was made.
     ///
     /// # Errors
@@ -208,7 +226,7 @@ impl Keys {
     /// that day is kept without what is personal.
     ///
     /// # Errors
-    /// A day that is not over, or a place that cannot be written.
+    /// A day that is not over, or a place that cannot be written or has no keys at all.
     pub async fn destroy(&self, day: Date) -> Result<Destroyed, KeysError> {
         let now = Timestamp::now();
         if day >= day_of(now.as_millisecond()) {
@@ -220,7 +238,10 @@ impl Keys {
                 return Ok(Destroyed::Before(destroyed_at));
             }
             Some(DayState::Kept { .. }) => Destroyed::Now,
-            None => Destroyed::NeverMade,
+            None => {
+                self.list_some().await?;
+                Destroyed::NeverMade
+            }
         };
         // Also over a key that is made just now.
         self.put(day, &gone).await?;
@@ -231,10 +252,10 @@ impl Keys {
     /// Those that `to` opens already are left: what was interrupted is done again.
     ///
     /// # Errors
-    /// A key that neither opens, or a place that cannot be used.
+    /// A key that neither opens, or a place that cannot be used or has no keys.
     pub async fn rotate(&self, from: &MasterKey, to: &MasterKey) -> Result<usize, KeysError> {
         let mut rotated = 0;
-        for (day, state) in self.list().await? {
+        for (day, state) in self.list_some().await? {
             let DayState::Kept { made_at, wrapped: Wrapped(wrapped) } = state else { continue };
             let name = day.to_string();
             if to.unwrap(&name, &wrapped).is_some() {
@@ -300,6 +321,7 @@ mod tests {
         let keys = || Keys::open(location, "city").expect("a place");
         let (old, new, day) = (master("01"), master("02"), date(2026, 1, 5));
         let here = keys();
+        assert!(matches!(here.destroy(day).await, Err(KeysError::NoKeys { .. })));
         let made = here.get_or_create(day, &old).await.expect("made").expect("a key");
         let again = keys().get_or_create(day, &old).await.expect("read").expect("a key");
         let place = super::super::Place { table: "archive", topic: "t", partition: 0, offset: 0 };

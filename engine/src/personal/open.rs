@@ -51,7 +51,7 @@ pub struct Opener {
 }
 
 enum Day {
-    Kept(DataKey),
+    Kept(Box<DataKey>),
     Destroyed,
     Missing,
 }
@@ -95,7 +95,7 @@ impl Opener {
                 _ => None,
             };
             let found = match (key, state) {
-                (Some(key), _) => Day::Kept(key),
+                (Some(key), _) => Day::Kept(Box::new(key)),
                 (None, Some(_)) => Day::Destroyed,
                 (None, None) => Day::Missing,
             };
