@@ -72,7 +72,7 @@ pub async fn run(command: KeysCommand, out: &mut impl Write) -> Result<(), Box<d
 }
 
 async fn list(args: &PlaceArgs, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
-    for (day, state) in args.place.open(&args.deployment)?.list_some().await? {
+    for (day, state) in args.place.open(&args.deployment)?.list().await? {
         match state {
             DayState::Kept { made_at, .. } => writeln!(out, "{day} kept since {made_at:.0}")?,
             DayState::Destroyed { destroyed_at } => {

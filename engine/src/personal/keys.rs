@@ -133,31 +133,39 @@ impl Keys {
         Ok(Self { storage, location: shown })
     }
 
-    /// The state of each day that has one, by day.
+    /// The state of each day that has one, by day. None at all is an error, so that nobody takes
+    /// another place for the right one.
     ///
     /// # Errors
-    /// When their place cannot be read, or holds something else.
+    /// When their place cannot be read, holds something else, or nothing.
     pub async fn list(&self) -> Result<Vec<(Date, DayState)>, KeysError> {
-        let mut days = Vec::new();
-        for file in self.storage.list("").await.map_err(|source| self.failed(source))? {
-            let day = file.strip_suffix(".json").and_then(|day| day.parse::<Date>().ok());
-            let Some(day) = day else { continue };
-            days.extend(self.state(day).await?.map(|state| (day, state)));
+        let mut states = Vec::new();
+        for day in self.days().await? {
+            states.extend(self.state(day).await?.map(|state| (day, state)));
         }
-        days.sort_by_key(|(day, _)| *day);
+        if states.is_empty() {
+            return Err(KeysError::NoKeys { location: self.location.clone() });
+        }
+        Ok(states)
+    }
+
+    /// The days that have a state, in their order.
+    async fn days(&self) -> Result<Vec<Date>, KeysError> {
+        let files = self.storage.list("").await.map_err(|source| self.failed(source))?;
+        let day = |file: &String| file.strip_suffix(".json")?.parse().ok();
+        let mut days: Vec<Date> = files.iter().filter_map(day).collect();
+        days.sort_unstable();
         Ok(days)
     }
 
-    /// The same; no day at all is an error, so that nobody takes another place for the right one.
-    ///
-    /// # Errors
-    /// Those of [`Self::list`], and a place without keys.
-    pub async fn list_some(&self) -> Result<Vec<(Date, DayState)>, KeysError> {
-        let days = self.list().await?;
-        if days.is_empty() {
-            return Err(KeysError::NoKeys { location: self.location.clone() });
+    /// Whether `master` is the one: it opens the newest key, if there is any.
+    pub(super) async fn check(&self, master: &MasterKey) -> Result<(), KeysError> {
+        for day in self.days().await?.into_iter().rev() {
+            if let Some(kept @ DayState::Kept { .. }) = self.state(day).await? {
+                return self.unwrap(day, &kept, master).map(drop);
+            }
         }
-        Ok(days)
+        Ok(())
     }
 
     /// What became of a day's key; none if none was made.
@@ -239,7 +247,7 @@ impl Keys {
             }
             Some(DayState::Kept { .. }) => Destroyed::Now,
             None => {
-                self.list_some().await?;
+                self.list().await?;
                 Destroyed::NeverMade
             }
         };
@@ -255,7 +263,7 @@ impl Keys {
     /// A key that neither opens, or a place that cannot be used or has no keys.
     pub async fn rotate(&self, from: &MasterKey, to: &MasterKey) -> Result<usize, KeysError> {
         let mut rotated = 0;
-        for (day, state) in self.list_some().await? {
+        for (day, state) in self.list().await? {
             let DayState::Kept { made_at, wrapped: Wrapped(wrapped) } = state else { continue };
             let name = day.to_string();
             if to.unwrap(&name, &wrapped).is_some() {

@@ -45,9 +45,7 @@ impl KeyRing {
     /// # Errors
     /// Those of the place, and a master key that does not open the newest key.
     pub async fn open(keys: Keys, master: MasterKey) -> Result<Self, KeysError> {
-        if let Some((day, newest)) = keys.list().await?.pop() {
-            keys.unwrap(day, &newest, &master)?;
-        }
+        keys.check(&master).await?;
         keys.get_or_create(day_of(Timestamp::now().as_millisecond()), &master).await?;
         Ok(Self { keys, master, runtime: Handle::current(), held: Mutex::default() })
     }

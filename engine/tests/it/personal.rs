@@ -110,6 +110,8 @@ async fn nothing_personal_is_readable_without_keys_and_all_of_it_with_them_until
     assert_ne!(store.lines(queried).await, ["0"]);
     let hidden = "SELECT DISTINCT reason FROM rejects WHERE detail LIKE 'hidden:%' ORDER BY ALL";
     assert_eq!(store.lines(hidden).await, ["expression", "out_of_range", "wrong_type"]);
+    let quoting = "SELECT DISTINCT detail FROM rejects WHERE field = 'peopleCount'";
+    assert_eq!(store.lines(quoting).await, ["-7 is not within 0 and any"]);
     let whole =
         "SELECT DISTINCT reason FROM rejects WHERE payload = '' AND sealed != '' ORDER BY ALL";
     assert_eq!(store.lines(whole).await, ["not_json", "not_utf8"]);
