@@ -21,6 +21,8 @@ pub mod kafka;
 
 pub mod snapshot;
 
+pub mod personal;
+
 pub mod dataflow;
 
 pub mod case_runner;

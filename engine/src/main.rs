@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use citycell::commands::{archive, audit, check, demo, plan, run, schema, store, test};
+use citycell::commands::{archive, audit, check, demo, keys, plan, run, schema, store, test};
 use citycell::grid::cli::{self as grid, GridCommand};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -50,6 +50,9 @@ enum Command {
     /// Look after the records that are kept
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
+    /// Look after the keys of personal fields
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Show a simulated district live, without any server
     Demo(demo::DemoArgs),
     /// Serve the embedded ClickHouse
@@ -87,6 +90,7 @@ fn execute(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Archive(command) => {
             return printed(runtime.block_on(archive::run(command, &mut out)));
         }
+        Command::Keys(command) => runtime.block_on(keys::run(command, &mut out))?,
         Command::Demo(args) => return Ok(runtime.block_on(demo::run(args))?),
         Command::Store(args) => runtime.block_on(store::run(args))?,
         Command::Grid(command) => return grid::run(command),

@@ -61,6 +61,8 @@ pub struct Reject {
     pub partition: i32,
     /// The record's offset.
     pub offset: Offset,
+    /// The broker's timestamp of the record, ms since 1970.
+    pub broker_time_ms: i64,
     /// What is wrong, one word of a fixed list, for example `not_json` or `outside_grid`.
     pub reason: Reason,
     /// The field at fault; empty where the whole record is.

@@ -354,6 +354,7 @@ fn reject(batch: &Batch, row: u32, reason: Reason, field: &str, detail: String) 
         topic: Arc::clone(&batch.records.topic),
         partition: batch.records.partition,
         offset,
+        broker_time_ms: batch.decoded.events.broker_times_ms[row as usize],
         reason,
         field: field.to_owned(),
         detail,

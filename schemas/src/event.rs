@@ -53,6 +53,31 @@ pub struct Field {
     pub values: Vec<String>,
     /// Of a time: how it is written.
     pub time_format: TimeFormat,
+    /// Whether it is about a person, and how plainly; none where it is not.
+    pub personal: Option<Personal>,
+}
+
+/// How plainly a field speaks of a person. Wherever records are kept, its values are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Personal {
+    /// It says who it is, or something about them: a name, a number, an age. No pipeline may publish
+    /// it or know entities by it.
+    Direct,
+    /// A name that only its maker can undo, such as a keyed hash. Pipelines may use it as any other
+    /// field; so it stands in tables and in snapshots.
+    Pseudonym,
+}
+
+impl Personal {
+    /// The word of the YAML file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Pseudonym => "pseudonym",
+        }
+    }
 }
 
 /// The type of a field.
@@ -123,5 +148,10 @@ impl EventSchema {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
+    }
+
+    /// The fields about a person.
+    pub fn personal_fields(&self) -> impl Iterator<Item = &Field> {
+        self.fields.iter().filter(|field| field.personal.is_some())
     }
 }

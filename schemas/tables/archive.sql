@@ -9,7 +9,8 @@ CREATE TABLE IF NOT EXISTS archive{on_cluster}
     broker_time     DateTime64(3, 'UTC')       COMMENT 'Kafka''s timestamp of the record' CODEC(Delta, ZSTD(3)),
     headers         Map(LowCardinality(String), String) COMMENT 'the CloudEvents headers, ce_id and its like; others are not read' CODEC(ZSTD(3)),
     is_null         UInt8                      COMMENT '1 if the value was null, which takes an event back' CODEC(ZSTD(3)),
-    payload         String                     COMMENT 'the bytes as received' CODEC(ZSTD(3))
+    payload         String                     COMMENT 'the bytes as received, without what is personal' CODEC(ZSTD(3)),
+    sealed          String                     COMMENT 'what is personal, encrypted under the key of the UTC day of broker_time; empty if nothing is' CODEC(NONE)
 )
 ENGINE = {MergeTree}
 PARTITION BY toDate(toDateTime(intDiv(epoch, 1000), 'UTC'))

@@ -29,7 +29,7 @@ const CHECKS: [Check; 3] = [
         include_str!("ranges.sql"),
     ),
     check("records", "every record that a mark counts is there", include_str!("rows.sql")),
-    check("repeats", "a record sent twice is the same record", include_str!("repeats.sql")),
+    check("repeats", "a record sent twice is the same record", include_str!("same_records.sql")),
 ];
 
 /// A partition of a deployment's archive.

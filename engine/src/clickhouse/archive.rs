@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use arrow::{
     array::{
-        ArrayRef, BinaryArray, Int32Array, Int64Array, MapBuilder, StringArray, StringBuilder,
+        ArrayRef, Int32Array, Int64Array, MapBuilder, StringArray, StringBuilder,
         TimestampMillisecondArray, UInt8Array, UInt64Array,
     },
     record_batch::RecordBatch,
@@ -12,8 +12,14 @@ use arrow::{
 use citycell_operators::records::{CloudEventHeaders, Records};
 use citycell_schemas::{Epoch, tables};
 
+use crate::personal::{Kept, KeysError, Sealing};
+
 use super::{
-    ClickHouse, ClickHouseError, placement::Placement, rows::arrow_stream, writer::TableBatch,
+    ClickHouse, ClickHouseError,
+    placement::Placement,
+    rows::{arrow_stream, binary},
+    tables::add_missing,
+    writer::TableBatch,
 };
 
 /// The name of the table, under which the archive's marks stand in `epochs` too: the deployment is
@@ -30,6 +36,7 @@ const INSERT_BYTES: usize = 16 << 20;
 pub async fn prepare(clickhouse: &ClickHouse, keep: Duration) -> Result<(), ClickHouseError> {
     let [create, alter] = statements(clickhouse.placement(), keep);
     clickhouse.execute("create the archive", &create).await?;
+    add_missing(clickhouse, ARCHIVE, &[("sealed", "String CODEC(NONE)")]).await?;
     if kept_for(clickhouse).await? != Some(keep.as_secs()) {
         clickhouse.execute("change how long the archive keeps records", &alter).await?;
     }
@@ -57,9 +64,15 @@ pub async fn kept_for(clickhouse: &ClickHouse) -> Result<Option<u64>, ClickHouse
     Ok(after.and_then(|after| after.split(')').next()?.parse().ok()))
 }
 
-/// The rows of one epoch's records, some chunks an insert.
-#[must_use]
-pub fn encode<R: AsRef<Records>>(epoch: Epoch, records: &[R]) -> Vec<TableBatch> {
+/// The rows of one epoch's records, some chunks an insert; what is personal is sealed.
+///
+/// # Errors
+/// When the key of a record's day cannot be had.
+pub fn encode<R: AsRef<Records>>(
+    epoch: Epoch,
+    records: &[R],
+    sealing: Option<&Sealing>,
+) -> Result<Vec<TableBatch>, KeysError> {
     let mut batches = Vec::new();
     let mut rest = records;
     while !rest.is_empty() {
@@ -71,14 +84,18 @@ pub fn encode<R: AsRef<Records>>(epoch: Epoch, records: &[R]) -> Vec<TableBatch>
         };
         let (batch, more) = rest.split_at(rest.iter().position(is_too_much).unwrap_or(rest.len()));
         let chunks: Vec<&Records> = batch.iter().map(AsRef::as_ref).collect();
-        let data = arrow_stream(&columns(epoch, &chunks));
+        let data = arrow_stream(&columns(epoch, &chunks, sealing)?);
         batches.push(TableBatch { table: ARCHIVE.to_owned(), data });
         rest = more;
     }
-    batches
+    Ok(batches)
 }
 
-fn columns(epoch: Epoch, chunks: &[&Records]) -> RecordBatch {
+fn columns(
+    epoch: Epoch,
+    chunks: &[&Records],
+    sealing: Option<&Sealing>,
+) -> Result<RecordBatch, KeysError> {
     let rows = chunks.iter().flat_map(|chunk| (0..chunk.len()).map(move |row| (*chunk, row)));
     // Arrow wants to know beforehand how many there are.
     let all: Vec<(&Records, usize)> = rows.collect();
@@ -87,7 +104,6 @@ fn columns(epoch: Epoch, chunks: &[&Records]) -> RecordBatch {
     let times = TimestampMillisecondArray::from_iter_values(times).with_timezone("UTC");
     let offsets = rows().map(|(chunk, row)| chunk.offsets[row].0);
     let nulls = rows().map(|(chunk, row)| u8::from(chunk.payload(row).is_none()));
-    let payloads = rows().map(|(chunk, row)| chunk.payload(row).unwrap_or_default());
     let mut headers = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
     for (chunk, row) in rows() {
         for (name, value) in chunk.headers[row].iter().flat_map(|headers| attributes(headers)) {
@@ -96,7 +112,7 @@ fn columns(epoch: Epoch, chunks: &[&Records]) -> RecordBatch {
         }
         headers.append(true).expect("a key for each value");
     }
-    RecordBatch::try_from_iter([
+    let mut columns = vec![
         (
             "topic",
             Arc::new(StringArray::from_iter_values(rows().map(|(chunk, _)| &*chunk.topic)))
@@ -111,9 +127,20 @@ fn columns(epoch: Epoch, chunks: &[&Records]) -> RecordBatch {
         ("broker_time", Arc::new(times)),
         ("headers", Arc::new(headers.finish())),
         ("is_null", Arc::new(UInt8Array::from_iter_values(nulls))),
-        ("payload", Arc::new(BinaryArray::from_iter_values(payloads))),
-    ])
-    .expect("all columns have one value per record")
+    ];
+    match sealing {
+        None => {
+            let payloads = rows().map(|(chunk, row)| chunk.payload(row).unwrap_or_default());
+            columns.push(("payload", binary(payloads)));
+        }
+        Some(sealing) => {
+            let kept = rows().map(|(chunk, row)| sealing.record(chunk, row));
+            let kept = kept.collect::<Result<Vec<Kept<'_>>, _>>()?;
+            columns.push(("payload", binary(kept.iter().map(|kept| &*kept.payload))));
+            columns.push(("sealed", binary(kept.iter().map(|kept| kept.sealed.as_slice()))));
+        }
+    }
+    Ok(RecordBatch::try_from_iter(columns).expect("all columns have one value per record"))
 }
 
 /// The headers by their names in Kafka.

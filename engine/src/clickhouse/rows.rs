@@ -18,7 +18,10 @@ use citycell_operators::{
 };
 use citycell_schemas::{Epoch, Grid};
 
-use crate::dataflow::Output;
+use crate::{
+    dataflow::Output,
+    personal::{Kept, KeysError, Sealing},
+};
 
 use super::{
     tables::{PipelineTable, level_name},
@@ -32,6 +35,8 @@ pub struct RowEncoder {
     groups: RowCodec,
     measures: Measures,
     grid: Arc<Grid>,
+    /// Seals what is personal in rejects, if any topic has that.
+    sealing: Option<Arc<Sealing>>,
 }
 
 impl RowEncoder {
@@ -51,12 +56,21 @@ impl RowEncoder {
             plan: plan.clone(),
             table,
             grid,
+            sealing: None,
         })
     }
 
-    /// The batches of one epoch; none for a table that gets no rows.
+    /// The same, sealing what is personal in rejects.
     #[must_use]
-    pub fn encode(&self, epoch: Epoch, outputs: Vec<Output>) -> Vec<TableBatch> {
+    pub fn sealing(self, sealing: Option<Arc<Sealing>>) -> Self {
+        Self { sealing, ..self }
+    }
+
+    /// The batches of one epoch; none for a table that gets no rows.
+    ///
+    /// # Errors
+    /// When the key of a reject's day cannot be had.
+    pub fn encode(&self, epoch: Epoch, outputs: Vec<Output>) -> Result<Vec<TableBatch>, KeysError> {
         let (mut rows, mut rejects, mut late) = (Vec::new(), Vec::new(), Vec::new());
         for output in outputs {
             match output {
@@ -73,12 +87,12 @@ impl RowEncoder {
             add(&self.table.history(), self.rows(epoch, &rows));
         }
         if !rejects.is_empty() {
-            add("rejects", self.rejects(epoch, &rejects));
+            add("rejects", self.rejects(epoch, &rejects)?);
         }
         if !late.is_empty() {
             add("late", self.late(epoch, &late));
         }
-        batches
+        Ok(batches)
     }
 
     /// The published rows; the columns of the pipeline's table in its order.
@@ -131,23 +145,38 @@ impl RowEncoder {
         self.measures.evaluate(&slots, &Float64Array::from_iter_values(areas))
     }
 
-    fn rejects(&self, epoch: Epoch, rejects: &[Reject]) -> RecordBatch {
+    fn rejects(&self, epoch: Epoch, rejects: &[Reject]) -> Result<RecordBatch, KeysError> {
         let text = |text: fn(&Reject) -> &str| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(rejects.iter().map(text)))
         };
-        let payloads = rejects.iter().map(|reject| reject.payload.as_slice());
+        let broker_times = rejects.iter().map(|reject| reject.broker_time_ms);
         let mut columns = self.pipeline_columns(rejects.len());
         columns.extend([
             ("topic", text(|reject| &reject.topic)),
             ("partition", int32(rejects.iter().map(|reject| reject.partition))),
             ("record_offset", int64(rejects.iter().map(|reject| reject.offset.0))),
             ("epoch", Arc::new(UInt64Array::from_value(epoch.0, rejects.len())) as ArrayRef),
+            ("broker_time", utc(TimestampMillisecondArray::from_iter_values(broker_times))),
             ("reason", text(|reject| reject.reason.as_str())),
             ("field", text(|reject| &reject.field)),
-            ("detail", text(|reject| &reject.detail)),
-            ("payload", Arc::new(BinaryArray::from_iter_values(payloads))),
         ]);
-        batch(columns)
+        match &self.sealing {
+            None => columns.extend([
+                ("detail", text(|reject| &reject.detail)),
+                ("payload", binary(rejects.iter().map(|reject| reject.payload.as_slice()))),
+            ]),
+            Some(sealing) => {
+                let kept = rejects.iter().map(|reject| sealing.reject(reject));
+                let kept = kept.collect::<Result<Vec<Kept<'_>>, _>>()?;
+                let details = kept.iter().map(|kept| &*kept.detail);
+                columns.extend([
+                    ("detail", Arc::new(StringArray::from_iter_values(details)) as ArrayRef),
+                    ("payload", binary(kept.iter().map(|kept| &*kept.payload))),
+                    ("sealed", binary(kept.iter().map(|kept| kept.sealed.as_slice()))),
+                ]);
+            }
+        }
+        Ok(batch(columns))
     }
 
     fn late(&self, epoch: Epoch, late: &[Late]) -> RecordBatch {
@@ -184,6 +213,10 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 
 fn utc(times: TimestampMillisecondArray) -> ArrayRef {
     Arc::new(times.with_timezone("UTC"))
+}
+
+pub(super) fn binary<'a>(values: impl Iterator<Item = &'a [u8]>) -> ArrayRef {
+    Arc::new(BinaryArray::from_iter_values(values))
 }
 
 fn int32(values: impl Iterator<Item = i32>) -> ArrayRef {

@@ -120,7 +120,15 @@ pub(super) fn column_type(data_type: &DataType) -> &'static str {
     }
 }
 
-/// Creates the tables and views that all pipelines share.
+/// Columns that the table `rejects` of an earlier program lacks.
+const ADDED_TO_REJECTS: [(&str, &str); 2] =
+    [("broker_time", "DateTime64(3, 'UTC')"), ("sealed", "String")];
+
+/// The same of `versions`.
+const ADDED_TO_VERSIONS: [(&str, &str); 2] =
+    [("recorded_at", "DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC')"), ("definition", "String")];
+
+/// Creates the tables and views that all pipelines share, and adds the columns that are missing.
 ///
 /// # Errors
 /// ClickHouse's.
@@ -129,6 +137,8 @@ pub async fn create_shared(clickhouse: &ClickHouse) -> Result<(), ClickHouseErro
     for (action, sql) in shared_statements(clickhouse.placement()) {
         clickhouse.execute(&action, &sql).await?;
     }
+    add_missing(clickhouse, "rejects", &ADDED_TO_REJECTS).await?;
+    add_missing(clickhouse, "versions", &ADDED_TO_VERSIONS).await?;
     refuse_uncopied(clickhouse).await
 }
 
@@ -158,6 +168,27 @@ pub async fn refuse_uncopied(clickhouse: &ClickHouse) -> Result<(), ClickHouseEr
         names.join(", ")
     );
     clickhouse.query("use replicated tables", &sql, "Null").await.map(drop)
+}
+
+/// Adds the columns (name and type) that a table of an earlier program lacks: ClickHouse passes over
+/// values for which it has no column.
+pub(super) async fn add_missing(
+    clickhouse: &ClickHouse,
+    table: &str,
+    columns: &[(&str, &str)],
+) -> Result<(), ClickHouseError> {
+    let describe = format!("DESCRIBE TABLE {}", identifier(table));
+    let described = clickhouse.query("look at a table", &describe, "TabSeparated").await?;
+    let described = String::from_utf8_lossy(&described);
+    let is_there = |name: &str| described.lines().any(|line| line.split('\t').next() == Some(name));
+    for (name, kind) in columns.iter().filter(|(name, _)| !is_there(name)) {
+        let (table, column) = (identifier(table), identifier(name));
+        let on_cluster = clickhouse.placement().on_cluster();
+        let alter =
+            format!("ALTER TABLE {table}{on_cluster} ADD COLUMN IF NOT EXISTS {column} {kind}");
+        clickhouse.execute(&format!("add the column {name} to {table}"), &alter).await?;
+    }
+    Ok(())
 }
 
 /// The name of a level in ClickHouse.

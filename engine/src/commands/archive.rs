@@ -1,5 +1,7 @@
 //! `citycell archive`: the records that are kept.
 
+mod show;
+
 use std::{error::Error, io::Write, process::ExitCode};
 
 use clap::{Args, Subcommand};
@@ -16,6 +18,8 @@ use super::{
 pub enum ArchiveCommand {
     /// Prove that no record is missing, or name the first that is
     Verify(VerifyArgs),
+    /// Print records as they came, what is personal included
+    Show(show::ShowArgs),
 }
 
 /// Prove that no record is missing since the archive began or as long as it keeps them, or name the
@@ -38,16 +42,22 @@ pub struct VerifyArgs {
     json: bool,
 }
 
-/// Runs the command; exit code 1 if a record is missing.
+/// Runs the command; exit code 1 if a record is missing, or cannot be shown as it came.
 ///
 /// # Errors
-/// Kafka or ClickHouse that cannot be reached, a database without an archive, an output that is
-/// closed.
+/// Kafka, ClickHouse or keys that cannot be reached, a database without an archive, an output that
+/// is closed.
 pub async fn run(
     command: ArchiveCommand,
     out: &mut impl Write,
 ) -> Result<ExitCode, Box<dyn Error>> {
-    let ArchiveCommand::Verify(args) = command;
+    match command {
+        ArchiveCommand::Verify(args) => verify(args, out).await,
+        ArchiveCommand::Show(args) => show::run(args, out).await,
+    }
+}
+
+async fn verify(args: VerifyArgs, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
     let audit = Audit::begin_archive(ClickHouse::new(&args.clickhouse.settings()?)).await?;
     let kafka = args.brokers.as_ref().map(|brokers| args.kafka.settings(brokers)).transpose()?;
     let mut findings = Findings::new(audit.versions(), Form::asked(args.json), out)?;

@@ -1,4 +1,4 @@
-//! Where Kafka and ClickHouse are: what commands that talk to them share.
+//! Where Kafka, ClickHouse and keys are: what commands that talk to them share.
 
 use std::{collections::BTreeMap, error::Error, path::PathBuf};
 
@@ -11,8 +11,12 @@ use crate::{
         tls::{Tls, TlsFiles},
     },
     kafka::{KafkaSettings, settings_file},
+    personal::{KeySettings, Keys, KeysError, MasterKey},
     secret::{Secret, has_credentials, without_credentials},
 };
+
+/// The environment variable that may hold the master key.
+const MASTER_KEY: &str = "CITYCELL_MASTER_KEY";
 
 /// Where ClickHouse is.
 #[derive(Args, Debug)]
@@ -64,6 +68,61 @@ pub struct KafkaArgs {
     /// A file of librdkafka settings, one key=value per line: the place for passwords.
     #[arg(long)]
     kafka_settings: Option<PathBuf>,
+}
+
+/// Where the keys of personal fields lie.
+#[derive(Args, Debug)]
+pub struct KeyPlaceArgs {
+    /// Where the keys of personal fields lie: a folder, or an object store's URL such as
+    /// s3://bucket/path, whose settings come from its usual environment variables.
+    #[arg(long, default_value = "citycell-keys")]
+    keys: String,
+}
+
+/// What opens the keys of personal fields.
+#[derive(Args, Debug)]
+pub struct MasterKeyArgs {
+    /// A file that holds the master key of personal fields, 64 hexadecimal digits; without it the
+    /// environment variable CITYCELL_MASTER_KEY does.
+    #[arg(long)]
+    master_key_file: Option<PathBuf>,
+}
+
+impl KeyPlaceArgs {
+    /// The keys of a deployment.
+    ///
+    /// # Errors
+    /// When their place cannot be used.
+    pub fn open(&self, deployment: &str) -> Result<Keys, KeysError> {
+        Keys::open(&self.keys, deployment)
+    }
+
+    /// The settings with a master key.
+    #[must_use]
+    pub fn settings(&self, master: MasterKey) -> KeySettings {
+        KeySettings { location: self.keys.clone(), master }
+    }
+}
+
+impl MasterKeyArgs {
+    /// The master key, if there is one.
+    ///
+    /// # Errors
+    /// When its file cannot be read, or it is no key.
+    pub fn find(&self) -> Result<Option<MasterKey>, Box<dyn Error>> {
+        let secret = Secret::read(self.master_key_file.as_deref(), MASTER_KEY)?;
+        Ok(secret.map(|secret| MasterKey::new(&secret)).transpose()?)
+    }
+
+    /// The master key of a command that cannot do without.
+    ///
+    /// # Errors
+    /// Those of [`Self::find`], and where there is none.
+    pub fn read(&self) -> Result<MasterKey, Box<dyn Error>> {
+        let missing =
+            || format!("there is no master key: name it by --master-key-file or {MASTER_KEY}");
+        self.find()?.ok_or_else(|| missing().into())
+    }
 }
 
 impl ClickHouseArgs {

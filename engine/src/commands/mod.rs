@@ -9,6 +9,7 @@ pub mod archive;
 pub mod audit;
 pub mod check;
 pub mod demo;
+pub mod keys;
 pub mod plan;
 pub mod run;
 pub mod schema;

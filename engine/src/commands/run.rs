@@ -18,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    connection::{ClickHouseArgs, KafkaArgs, PlacementArgs},
+    connection::{ClickHouseArgs, KafkaArgs, KeyPlaceArgs, MasterKeyArgs, PlacementArgs},
     files::FileArgs,
     peers::PeerArgs,
     store::interrupted,
@@ -86,6 +86,10 @@ pub struct RunArgs {
     /// 30d. Not kept if not said.
     #[arg(long, value_parser = keep)]
     archive: Option<Duration>,
+    #[command(flatten)]
+    keys: KeyPlaceArgs,
+    #[command(flatten)]
+    master_key: MasterKeyArgs,
     /// The address of /metrics, /healthz and /readyz; one that others reach demands a token.
     #[arg(long, default_value = "127.0.0.1:8601")]
     listen: SocketAddr,
@@ -163,6 +167,7 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
             every: args.snapshot_every,
         }),
         archive: args.archive,
+        keys: args.master_key.find()?.map(|master| args.keys.settings(master)),
     })
 }
 

@@ -140,6 +140,9 @@ fn limits(field: &Field) -> String {
     if field.decimals > 0 {
         limits.push(format!("{} decimals", field.decimals));
     }
+    if let Some(personal) = field.personal {
+        limits.push(format!("personal: {}", personal.as_str()));
+    }
     if !field.values.is_empty() {
         limits.push(field.values.join(" | "));
     }

@@ -1,6 +1,7 @@
 //! From entries to a plan: every name exists, every expression has its type.
 
 mod numbers;
+mod personal;
 mod source;
 mod windows;
 
@@ -64,8 +65,9 @@ pub(super) fn pipeline(
         faults.at(wanted.referenced, format!("there is no schema `{}`", wanted.value), Some(hint));
         return faults.into_result(None);
     };
-    let pipeline =
-        Checker { schema, faults: &mut faults, read: BTreeSet::new() }.pipeline(entries, text);
+    let direct = personal::direct_fields(schema);
+    let pipeline = Checker { schema, faults: &mut faults, read: BTreeSet::new(), direct }
+        .pipeline(entries, text);
     faults.into_result(pipeline)
 }
 
@@ -74,6 +76,8 @@ struct Checker<'a, 'b> {
     faults: &'b mut Faults<'a>,
     /// The fields that the pipeline reads.
     read: BTreeSet<String>,
+    /// The columns that say who a person is, or something about one.
+    direct: BTreeSet<String>,
 }
 
 impl Checker<'_, '_> {
@@ -179,6 +183,7 @@ impl Checker<'_, '_> {
     fn columns_exist(&mut self, names: &[Text], columns: &Schema) {
         for name in names {
             self.read.insert(name.value.clone());
+            self.is_no_person(name);
             if let Err(error) = RowCodec::new(std::slice::from_ref(&name.value), columns) {
                 self.faults.expression(name.referenced, error);
             }

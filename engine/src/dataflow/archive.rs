@@ -26,6 +26,7 @@ use crate::{
         marks::Mark,
         writer::{WriteJob, WriteQueue},
     },
+    engine::EngineError,
 };
 
 use super::{
@@ -50,7 +51,7 @@ pub(super) fn archive<'scope>(
     work: &Arc<Work>,
 ) -> Option<StreamVec<'scope, u64, Entry>> {
     let archive = work.archive.as_ref()?;
-    let written = write(records, archive);
+    let written = write(records, archive, work);
     Some(mark(bindings, written, archive, work))
 }
 
@@ -59,9 +60,11 @@ pub(super) fn archive<'scope>(
 fn write<'scope>(
     records: StreamVec<'scope, u64, BoundRecords>,
     archive: &ArchiveWork,
+    work: &Arc<Work>,
 ) -> StreamVec<'scope, u64, u64> {
     let scope = records.scope();
     let (queue, marked) = (archive.queue.clone(), archive.marked);
+    let (sealing, alarm) = (work.sealing.clone(), work.alarm.clone());
     records.unary_frontier::<CapacityContainerBuilder<Vec<u64>>, _, _, _>(
         Pipeline,
         "archive: records",
@@ -89,9 +92,14 @@ fn write<'scope>(
                     let (epoch, (capability, records)) = entry.remove_entry();
                     let count = records.iter().map(|records| records.len() as u64).sum();
                     writing.insert(epoch, (capability, count));
+                    // Without its records the epoch stays unmarked.
+                    let batches = match encode(Epoch(epoch), &records, sealing.as_deref()) {
+                        Ok(batches) => batches,
+                        Err(error) => return alarm.ring(EngineError::Keys(error)),
+                    };
                     let (acknowledge, waker) = (acknowledge.clone(), waker.clone());
                     queue.send(WriteJob {
-                        batches: encode(Epoch(epoch), &records),
+                        batches,
                         done: Box::new(move || {
                             // The operator is gone only when the engine is stopping.
                             let _ = acknowledge.send(epoch);

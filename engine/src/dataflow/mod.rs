@@ -61,6 +61,7 @@ use crate::{
         reader::{Fetched, Reader},
     },
     metrics::Metrics,
+    personal::Sealing,
     pipeline::Pipeline,
     snapshot::{KeeperNotice, Run, SnapshotQueue},
 };
@@ -100,6 +101,8 @@ pub struct Work {
     pub metrics: Metrics,
     /// Where records are kept, if they are.
     pub archive: Option<ArchiveWork>,
+    /// Seals what is personal in records that are kept; none if no topic has that.
+    pub sealing: Option<Arc<Sealing>>,
     /// Where snapshots go, if any are taken.
     pub snapshots: Option<SnapshotWork>,
     /// The epoch of each version's state that this process starts with.
@@ -264,12 +267,18 @@ fn build_pipeline<'scope>(
     let prepare =
         Prepare::new(plan, &decoded.columns, grid.clone()).map_err(|error| error.to_string())?;
     let encoder = RowEncoder::new(Arc::clone(&work.table), plan, Arc::clone(shared.grid.grid()))
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| error.to_string())?
+        .sealing(shared.sealing.clone());
     let Streams { rows, rejects, late, books, reached, saved } =
         pipeline::build(plan, prepare, shared.grid.grid(), batches, ticks, memory);
     let outputs =
         rows.map(Output::Row).concat(rejects.map(Output::Reject)).concat(late.map(Output::Late));
-    let parts = SinkParts { encoder, queue: work.queue.clone(), marked: work.marked };
+    let parts = SinkParts {
+        encoder,
+        queue: work.queue.clone(),
+        marked: work.marked,
+        alarm: shared.alarm.clone(),
+    };
     let written = sink::sink(outputs, parts, &format!("{}: rows", plan.name));
     let mut entries = books.map(Entry::Record).concat(written.map(Entry::Rows));
     if let Some(archived) = here.archived {

@@ -14,9 +14,13 @@ use timely::{
     },
 };
 
-use crate::clickhouse::{
-    rows::RowEncoder,
-    writer::{WriteJob, WriteQueue},
+use crate::{
+    alarm::Alarm,
+    clickhouse::{
+        rows::RowEncoder,
+        writer::{WriteJob, WriteQueue},
+    },
+    engine::EngineError,
 };
 
 use super::source::Waker;
@@ -40,6 +44,8 @@ pub(super) struct SinkParts {
     pub(super) queue: WriteQueue,
     /// Epochs up to this one are marked: their rows are in ClickHouse already.
     pub(super) marked: Option<Epoch>,
+    /// Ends the engine if rows cannot be made.
+    pub(super) alarm: Alarm,
 }
 
 /// Writes each epoch's outputs once all of them are here, and says how many rows of the pipeline's
@@ -78,9 +84,14 @@ pub(super) fn sink<'scope>(
                     }
                     let rows = outputs.iter().filter(|output| matches!(output, Output::Row(_)));
                     writing.insert(epoch, (capability, rows.count() as u64));
+                    // Without its rows the epoch stays unmarked.
+                    let batches = match parts.encoder.encode(Epoch(epoch), outputs) {
+                        Ok(batches) => batches,
+                        Err(error) => return parts.alarm.ring(EngineError::Keys(error)),
+                    };
                     let (acknowledge, waker) = (acknowledge.clone(), waker.clone());
                     let job = WriteJob {
-                        batches: parts.encoder.encode(Epoch(epoch), outputs),
+                        batches,
                         done: Box::new(move || {
                             // The sink is gone only when the engine is stopping.
                             let _ = acknowledge.send(epoch);

@@ -297,6 +297,7 @@ fn engine_config(
         // An earlier demo's state means nothing to this one.
         snapshots: None,
         archive: None,
+        keys: None,
     }
 }
 

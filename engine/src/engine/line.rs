@@ -16,6 +16,7 @@ use crate::{
     dataflow::{ArchiveWork, PipelineWork, SnapshotWork, Work, source::Waker},
     kafka::reader::Reader,
     metrics::Metrics,
+    personal::Sealing,
     snapshot,
 };
 
@@ -34,6 +35,7 @@ pub(super) struct LineParts<'a> {
     pub(super) config: &'a EngineConfig,
     pub(super) topics: &'a Arc<[Arc<str>]>,
     pub(super) marks: UnboundedSender<Mark>,
+    pub(super) sealing: Option<Arc<Sealing>>,
     pub(super) snapshots: Option<SnapshotWork>,
     pub(super) alarm: &'a Alarm,
     pub(super) metrics: &'a Metrics,
@@ -63,6 +65,7 @@ impl LineParts<'_> {
             marks: self.marks.clone(),
             pipelines,
             archive,
+            sealing: self.sealing.clone(),
             snapshots: self.snapshots.clone(),
             started_at: Arc::new(started_at),
             readers,

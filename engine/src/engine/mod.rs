@@ -28,6 +28,7 @@ use crate::{
     http::Readiness,
     kafka::{KafkaSettings, Unreachable, binding_log::BindingLogError},
     metrics::Metrics,
+    personal::{KeySettings, KeysError},
     pipeline::Pipeline,
     snapshot::{RestoreError, SnapshotError, SnapshotSettings},
 };
@@ -62,6 +63,8 @@ pub struct EngineConfig {
     pub snapshots: Option<SnapshotSettings>,
     /// How long records are kept in the archive; without, they are not.
     pub archive: Option<Duration>,
+    /// The keys of personal fields, which are refused without; not touched while there is none.
+    pub keys: Option<KeySettings>,
 }
 
 /// How rows wait for ClickHouse.
@@ -136,6 +139,20 @@ pub enum EngineError {
     /// No state can be read.
     #[error(transparent)]
     Restore(#[from] RestoreError),
+    /// Personal fields would be kept as they are.
+    #[error(
+        "the schema {schema} has the personal field {field}: records that are kept need a master \
+         key, from --master-key-file or CITYCELL_MASTER_KEY"
+    )]
+    NoMasterKey {
+        /// The schema.
+        schema: String,
+        /// Its first personal field.
+        field: String,
+    },
+    /// A key of personal fields cannot be had.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// Process 0 started with another state than this process.
     #[error("process 0 started from another snapshot than this process: start all of them again")]
     OtherStart,

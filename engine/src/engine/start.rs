@@ -27,6 +27,7 @@ use crate::{
     http::Readiness,
     kafka::partitions::PartitionFinder,
     metrics::Metrics,
+    personal::{self, KeyRing, KeySettings, Keys, Sealing},
     snapshot::{self, PipelineState, StartingPoint},
 };
 
@@ -45,12 +46,14 @@ use super::{
 /// # Errors
 /// When Kafka or ClickHouse cannot be used, or a pipeline cannot be built.
 pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
+    personal_fields_have_a_key(&config)?;
     reach_kafka(&config)?;
     let clickhouse = ClickHouse::for_writing(&config.clickhouse).await?;
     let Beginning { deployed, marked, log, storage, start } =
         beginning::take_over(&config, &clickhouse).await?;
     let config = EngineConfig { pipelines: deployed.pipelines.clone(), ..config };
     let topics = config.topics();
+    let sealing = sealing(&config).await?;
     let (notices, heard) = crossbeam_channel::unbounded();
     let (to_follower, heard_by_follower) = crossbeam_channel::unbounded();
     let (metrics, readiness) = (Metrics::default(), Readiness::default());
@@ -83,6 +86,7 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         config: &config,
         topics: &topics,
         marks: marks::start(marking),
+        sealing,
         snapshots,
         alarm: &alarm,
         metrics: &metrics,
@@ -221,6 +225,29 @@ async fn start_archive(
         marked: marked.get(&(ARCHIVE.to_owned(), deployment.clone())).copied(),
         deployment,
     }))
+}
+
+/// Fails here, before anything is taken over.
+fn personal_fields_have_a_key(config: &EngineConfig) -> Result<(), EngineError> {
+    match personal::first_personal(&config.pipelines) {
+        Some((schema, field)) if config.keys.is_none() => {
+            let (schema, field) = (schema.to_owned(), field.to_owned());
+            Err(EngineError::NoMasterKey { schema, field })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What seals personal fields, if any pipeline has some.
+async fn sealing(config: &EngineConfig) -> Result<Option<Arc<Sealing>>, EngineError> {
+    personal_fields_have_a_key(config)?;
+    let has_some = personal::first_personal(&config.pipelines).is_some();
+    let Some(KeySettings { location, master }) = config.keys.as_ref().filter(|_| has_some) else {
+        return Ok(None);
+    };
+    let keys = Keys::open(location, &config.deployment)?;
+    let ring = KeyRing::open(keys, master.clone()).await?;
+    Ok(Some(Arc::new(Sealing::new(personal::topic_rules(&config.pipelines), ring))))
 }
 
 /// Fails here, with the address, where every later call would only wait.

@@ -1,5 +1,7 @@
 //! The archive holds every record once, whatever crashes, and a hole in it is named.
 
+mod retention;
+
 use std::{
     num::NonZeroUsize,
     process::{Command, Output, Stdio},
@@ -23,6 +25,7 @@ use tempfile::TempDir;
 use crate::{
     broker::{self, create_topic, unique},
     city::{config, crowd_flow, event, grid_file, text},
+    crash::run_until_it_crashes,
     crowd::{Crowd, PARTITIONS},
     processes::{ended, free_addresses},
     restart::wait,
@@ -184,17 +187,7 @@ async fn wherever_the_program_is_killed_the_archive_has_no_hole() {
     let deployment = Deployment::new("archive-killed").await;
     let mut crowd = Crowd::new(&deployment.topic, 6, 2 * 60_000);
     for point in CRASH_POINTS {
-        let at = format!("{point}:4");
-        let mut running = program(&deployment).env("CITYCELL_CRASH_AT", at).spawn().unwrap();
-        for batch in 0.. {
-            assert!(batch < 400, "{point} is never met");
-            crowd.send(20);
-            tokio::time::sleep(Duration::from_millis(80)).await;
-            if let Some(ended) = running.try_wait().unwrap() {
-                assert!(!ended.success(), "{point}");
-                break;
-            }
-        }
+        run_until_it_crashes(point, program(&deployment), || crowd.send(20)).await;
     }
     crowd.send(100);
     let ended = program(&deployment).arg("--until-end").spawn().unwrap().wait().unwrap();

@@ -133,6 +133,7 @@ pub(crate) fn config(
         writing: WritingLimits::default(),
         snapshots: None,
         archive: None,
+        keys: None,
     }
 }
 

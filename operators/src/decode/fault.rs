@@ -32,6 +32,7 @@ impl Fault {
             topic: Arc::clone(&records.topic),
             partition: records.partition,
             offset: records.offsets[index],
+            broker_time_ms: records.broker_times_ms[index],
             reason: self.reason,
             field: self.field,
             detail: self.detail,

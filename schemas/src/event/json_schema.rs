@@ -50,6 +50,9 @@ fn property(field: &Field) -> Value {
     if !field.values.is_empty() {
         property.insert("enum".to_owned(), allowed_values(field));
     }
+    if let Some(personal) = field.personal {
+        property.insert("x-personal".to_owned(), json!(personal.as_str()));
+    }
     if let Some(range) = &field.range {
         insert_limits(&mut property, range, field.kind);
     }
@@ -90,6 +93,7 @@ mod tests {
             "{name: noise, version: 2, description: Sound., fields: [\
              {name: level, type: integer, unit: dB, meaning: Level., range: {min: 0, max: 1.5}},\
              {name: kind, type: text, meaning: Kind., values: [day, night]},\
+             {name: device, type: text, meaning: Whose., personal: pseudonym},\
              {name: at, type: time, meaning: When., required: true}]}",
         )
         .expect("a good schema");
@@ -106,6 +110,8 @@ mod tests {
                               "minimum": 0, "maximum": 1.5},
                     "kind": {"description": "Kind.", "type": ["string", "null"],
                              "enum": ["day", "night", null]},
+                    "device": {"description": "Whose.", "type": ["string", "null"],
+                               "x-personal": "pseudonym"},
                     "at": {"description": "When.", "type": "string", "format": "date-time"},
                 },
                 "required": ["at"],

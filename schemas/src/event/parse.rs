@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
-use super::{EventSchema, Field, FieldType, Range, TimeFormat};
+use super::{EventSchema, Field, FieldType, Personal, Range, TimeFormat};
 
 /// The most fields of one schema: decoding marks fields seen in one 64-bit word.
 pub const FIELDS_MAX: usize = 64;
@@ -63,6 +63,8 @@ struct FieldEntry {
     values: Option<Spanned<Vec<String>>>,
     #[serde(default)]
     format: Option<Spanned<TimeFormat>>,
+    #[serde(default)]
+    personal: Option<Personal>,
 }
 
 /// A message and where in the file it belongs.
@@ -152,6 +154,7 @@ impl FieldEntry {
             decimals,
             values: self.values.map(|entry| entry.value).unwrap_or_default(),
             time_format: self.format.map(|entry| entry.value).unwrap_or_default(),
+            personal: self.personal,
         })
     }
 
@@ -228,6 +231,7 @@ mod tests {
     fn a_field_gets_its_settings_and_defaults() {
         let schema = parse(
             "  - {name: level, type: number, unit: dB, meaning: How loud., range: {min: 0}}\n  \
+             - {name: caller, type: text, meaning: Who., personal: direct}\n  \
              - {name: at, type: time, meaning: When., required: true, format: epoch_ms}\n",
         )
         .expect("a good schema");
@@ -236,6 +240,9 @@ mod tests {
         assert_eq!(level.range, Some(Range { min: Some(0.0), max: None }));
         assert_eq!(schema.field("at").map(|at| at.time_format), Some(TimeFormat::EpochMs));
         assert_eq!(schema.field("none"), None);
+        assert_eq!(level.personal, None);
+        let personal: Vec<_> = schema.personal_fields().map(|field| field.personal).collect();
+        assert_eq!(personal, [Some(Personal::Direct)]);
     }
 
     #[test]
@@ -243,6 +250,7 @@ mod tests {
         let cases = [
             ("  - {name: a, type: text, meaning: m, colour: red}\n", "5:", "colour"),
             ("  - {name: a, type: float, meaning: m}\n", "5:", "float"),
+            ("  - {name: a, type: text, meaning: m, personal: true}\n", "5:", "pseudonym"),
             ("  - {name: a, type: text}\n", "5:", "meaning"),
             (
                 "  - name: a\n    type: text\n    meaning: m\n    range: {min: 1}\n",

@@ -35,6 +35,9 @@ impl Checker<'_, '_> {
             match Expression::parse(&sql.value, &columns) {
                 Ok(expression) => {
                     self.read.extend(expression.columns().iter().cloned());
+                    if expression.columns().iter().any(|column| self.direct.contains(column)) {
+                        self.direct.insert(name.clone());
+                    }
                     columns = with_column(&columns, name, expression.data_type());
                 }
                 Err(error) => {
@@ -70,9 +73,13 @@ impl Checker<'_, '_> {
                 let hint = format!("{NAME_HINT}; rows have {}", reserved());
                 self.faults.at(sql.referenced, message, Some(hint));
             }
+            let known = parser.arguments.len();
             match parser.measure(name, &sql.value) {
                 Ok(measure) => measures.push(measure),
                 Err(error) => self.faults.expression(sql.referenced, error),
+            }
+            for argument in &parser.arguments[known..] {
+                self.speaks_of_no_person(&argument.expression, columns, sql);
             }
         }
         let (arguments, slots) = (parser.arguments, parser.slots);

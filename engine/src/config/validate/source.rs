@@ -66,6 +66,7 @@ impl Checker<'_, '_> {
             let hint = format!("write required: true in the schema {}", self.schema.name);
             self.faults.at(name.referenced, message, Some(hint));
         }
+        self.is_no_personal_time(name);
         self.field(name, &[FieldType::Time])
     }
 
@@ -74,6 +75,7 @@ impl Checker<'_, '_> {
         let LocationEntry { cell, lon, lat, crs } = &entry.value;
         match (cell, lon, lat, crs) {
             (Some(cell), None, None, None) => {
+                self.is_no_person(cell);
                 Some(Location::Cell { column: self.field(cell, &[FieldType::Text]) })
             }
             (None, Some(lon), Some(lat), Some(crs)) => Some(Location::Point {
@@ -107,6 +109,7 @@ impl Checker<'_, '_> {
                 }
                 // Times too would have to be compared as they were written: the decoder refuses.
                 let types = [FieldType::Text, FieldType::Integer];
+                fields.iter().for_each(|name| self.is_no_person(name));
                 IdSource::Fields(fields.iter().map(|name| self.field(name, &types)).collect())
             }
         }
