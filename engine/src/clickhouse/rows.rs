@@ -8,10 +8,10 @@ use arrow::{
         TimestampMillisecondArray, UInt8Array, UInt64Array,
     },
     datatypes::Schema,
-    ipc::writer::StreamWriter,
+    ipc::{reader::StreamReader, writer::StreamWriter},
     record_batch::RecordBatch,
 };
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use citycell_operators::{
     accumulators::finish, changes::Version, events::Reject, expression::ExpressionError,
     measures::Measures, plan::Plan, prepare::Late, select::RowCodec,
@@ -207,4 +207,43 @@ pub fn arrow_stream(batch: &RecordBatch) -> Bytes {
     writer.finish().expect("memory takes all bytes");
     drop(writer);
     Bytes::from(bytes)
+}
+
+/// Arrow streams of one table as one.
+///
+/// # Panics
+/// Never on streams that [`arrow_stream`] made for that table, of which there is at least one.
+#[must_use]
+pub fn joined_stream(mut streams: Vec<Bytes>) -> Bytes {
+    if streams.len() == 1 {
+        return streams.remove(0);
+    }
+    let batches = streams.into_iter().flat_map(|stream| {
+        StreamReader::try_new(stream.reader(), None).expect("it begins with its schema")
+    });
+    let mut batches = batches.map(|batch| batch.expect("it is whole")).peekable();
+    let schema = batches.peek().expect("there is a batch").schema();
+    let mut bytes = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut bytes, &schema).expect("it was one before");
+    batches.for_each(|batch| writer.write(&batch).expect("memory takes all bytes"));
+    writer.finish().expect("memory takes all bytes");
+    drop(writer);
+    Bytes::from(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joined_streams_hold_the_rows_of_all_in_order() {
+        let batch = |numbers: [u64; 2]| {
+            let column: ArrayRef = Arc::new(UInt64Array::from_iter_values(numbers));
+            RecordBatch::try_from_iter([("epoch", column)]).unwrap()
+        };
+        let batches = [batch([1, 2]), batch([3, 4]), batch([5, 6])];
+        let joined = joined_stream(batches.iter().map(arrow_stream).collect());
+        let read = StreamReader::try_new(joined.reader(), None).unwrap();
+        assert_eq!(read.map(Result::unwrap).collect::<Vec<_>>(), batches);
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -18,7 +18,7 @@ use crate::{
 
 use super::{
     Feeding,
-    engines::{Life, Program},
+    engines::{Engine, Life, Program},
     judge,
     reader::{Reader, Seen},
     run_to_the_end,
@@ -28,16 +28,10 @@ const MINUTE_MS: i64 = 60_000;
 /// Time for an engine to start before its minute is full.
 const AHEAD_MS: i64 = 5_000;
 
-/// Where each engine ends: at a named point of its first new epoch, or when readers see that.
-const ENDS: [Option<&str>; 7] = [
-    None,
-    Some("after_binding:1"),
-    Some("before_rows:1"),
-    Some("after_rows:1"),
-    Some("after_mark:1"),
-    Some("before_manifest:1"),
-    None,
-];
+/// Where every other engine ends in its first new epoch; the one after it ends when readers see
+/// something new.
+const ENDS: [&str; 5] =
+    ["after_binding:1", "before_rows:1", "after_rows:1", "after_mark:1", "before_manifest:1"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_epoch_of_a_minute_is_seen_half() {
@@ -67,19 +61,19 @@ async fn no_epoch_of_a_minute_is_seen_half() {
 
 fn live_and_die(program: Program, seen: &Seen) -> Program {
     let mut random = StdRng::seed_from_u64(7);
-    for (minute, crash_at) in (1..).zip(ENDS) {
+    for (minute, crash_at) in (1..).zip(ENDS.into_iter().flat_map(|end| [Some(end), None])) {
         let now_ms = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
         program.step_clock(minute * MINUTE_MS - AHEAD_MS - now_ms % MINUTE_MS);
         let before = seen.moment.load(Ordering::Relaxed);
         let life = Life { workers: random.random_range(1..4), tick: "1m", crash_at };
         let mut engine = program.start(&life);
-        let deadline = std::time::Instant::now() + Duration::from_secs(90);
-        let is_over = |engine: &mut super::engines::Engine| match crash_at {
+        let deadline = Instant::now() + Duration::from_secs(90);
+        let is_over = |engine: &mut Engine| match crash_at {
             Some(_) => engine.has_ended(),
             None => seen.moment.load(Ordering::Relaxed) > before,
         };
         while !is_over(&mut engine) {
-            assert!(std::time::Instant::now() < deadline, "{}", program.log().display());
+            assert!(Instant::now() < deadline, "{}", program.log().display());
             std::thread::sleep(Duration::from_millis(20));
         }
         engine.kill();

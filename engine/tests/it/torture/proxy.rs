@@ -37,7 +37,7 @@ impl Proxy {
                 tokio::spawn(async move {
                     tokio::select! {
                         () = connect(client, target, mode) => {}
-                        _ = cut.wait_for(|mode| *mode == Mode::Cut) => {}
+                        Ok(_) = cut.wait_for(|mode| *mode == Mode::Cut) => {}
                     }
                 });
             }
