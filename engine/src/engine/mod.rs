@@ -2,6 +2,7 @@
 
 mod beginning;
 mod binding;
+mod cluster;
 mod marking;
 mod snapshots;
 mod start;
@@ -9,7 +10,10 @@ mod start;
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -123,9 +127,32 @@ pub enum EngineError {
     /// No state can be read.
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    /// Process 0 started with another state than this process.
+    /// Process 0 started with another state than this process, or with other marks.
     #[error("process 0 started from another snapshot than this process: start all of them again")]
     OtherStart,
+    /// Processes that share the work were started differently.
+    #[error(
+        "process {process} was started with another {what} than this process: start all of them with \
+         the same pipelines, grid and options"
+    )]
+    OtherConfig {
+        /// The other process.
+        process: usize,
+        /// What differs.
+        what: &'static str,
+    },
+    /// Another process ended, or cannot be reached any more.
+    #[error("process {0} is gone, so this one ends too: start all of them again")]
+    ProcessGone(usize),
+    /// The other processes cannot reach this one.
+    #[error("cannot listen for the other processes on {address}")]
+    Listen {
+        /// This process's address of --peers.
+        address: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// Records that a binding names are no longer in Kafka.
     #[error("records that belong to a bound epoch cannot be read: {0}")]
     Unreadable(#[from] crate::kafka::reader::ReadFailure),
@@ -146,6 +173,8 @@ pub struct RunningEngine {
     /// In process 0 only.
     binding: Option<BindingThreads>,
     workers: JoinHandle<Result<(), String>>,
+    /// Whether the other processes are there.
+    connected: Arc<AtomicBool>,
     alarm: Alarm,
     /// What it shows of itself.
     pub metrics: Metrics,
@@ -177,9 +206,13 @@ impl RunningEngine {
         let _ = self.notices.send(Notice::Drain);
     }
 
-    /// Ends as soon as what is bound is marked.
+    /// Ends as soon as what is bound is marked; at once if other processes are still waited for.
+    /// Without process 0 the others do not end by this.
     pub fn stop(&self) {
         let _ = self.notices.send(Notice::Stop);
+        if !self.connected.load(Ordering::Relaxed) {
+            self.alarm.stop();
+        }
     }
 
     /// Ends at once, as a crash would: what is bound and not marked is done at the next start.

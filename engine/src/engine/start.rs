@@ -1,12 +1,15 @@
 //! Starts all parts of an engine in the order in which they need each other.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
 };
 
 use rdkafka::error::KafkaError;
-use timely::{CommunicationConfig, Config, WorkerConfig};
+use timely::{CommunicationConfig, WorkerConfig};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -30,9 +33,10 @@ use crate::{
 };
 
 use super::{
-    Cluster, EngineConfig, EngineError, RunningEngine,
+    EngineConfig, EngineError, RunningEngine,
     beginning::{self, Beginning},
     binding::{bound_pipelines, start_binding},
+    cluster::{self, Greeting},
     marking::marking,
     snapshots::{Snapshots, kept_pipelines, start_snapshots},
 };
@@ -75,6 +79,8 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let marking = marking(&config, &writing, (&tables, &marked), &notices, keeper).await?;
     let stale = marking.moments.stale_indices().collect();
 
+    let greeting = greeting(&config, &start, &marked);
+    let connected = Arc::new(AtomicBool::new(config.cluster.is_none()));
     let archive = start_archive(&config, &marked, (&writing, &backlog)).await?;
     let work = dataflow::Work {
         topics: Arc::clone(&topics),
@@ -116,8 +122,11 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         Some(log) => Some(start_binding(&config, binder(log), &notices, &alarm)?),
         None => None,
     };
+    let is_connected = Arc::clone(&connected);
+    let workers = move || run_workers(&config, &greeting, &is_connected, work);
     Ok(RunningEngine {
-        workers: spawn("workers", move || run_workers(&config, work))?,
+        workers: spawn("workers", workers)?,
+        connected,
         binding,
         notices,
         alarm,
@@ -190,24 +199,53 @@ fn reach_kafka(config: &EngineConfig) -> Result<(), EngineError> {
         .map_err(|source| EngineError::Unreachable { brokers: brokers(), source: Box::new(source) })
 }
 
-fn run_workers(config: &EngineConfig, work: dataflow::Work) -> Result<(), String> {
+/// What this process says to the others that share its work.
+fn greeting(config: &EngineConfig, start: &StartingPoint, marked: &Marked) -> Greeting {
+    let grid = config.grid.grid();
+    let names = config.pipelines.iter().map(|all| (all.plan.name.clone(), all.version(grid)));
+    let archive = config.archive.map(|_| (ARCHIVE.to_owned(), config.deployment.clone()));
+    let marked = names.chain(archive).filter_map(|key| {
+        let epoch = marked.get(&key).copied()?;
+        Some((key.0, epoch))
+    });
+    Greeting::new(config, start.epochs(), marked.collect())
+}
+
+fn run_workers(
+    config: &EngineConfig,
+    greeting: &Greeting,
+    connected: &AtomicBool,
+    work: dataflow::Work,
+) -> Result<(), String> {
     let threads = config.workers.get();
-    let communication = match config.cluster.clone() {
-        None => CommunicationConfig::Process(threads),
-        Some(Cluster { process, addresses }) => CommunicationConfig::Cluster {
-            threads,
-            process,
-            addresses,
-            report: false,
-            zerocopy: false,
+    let (builders, others, cut) = match &config.cluster {
+        None => {
+            let (builders, others) = CommunicationConfig::Process(threads).try_build()?;
+            (builders, others, None)
+        }
+        Some(cluster) => match cluster::connect(cluster, greeting, &work.alarm) {
+            Ok(Some(all)) => {
+                let timely = all.into_timely(threads).map_err(|error| error.to_string())?;
+                (timely.0, timely.1, Some(timely.2))
+            }
+            // Stopped before it began.
+            Ok(None) => return Ok(()),
+            Err(failure) => {
+                work.alarm.ring(failure);
+                return Ok(());
+            }
         },
     };
-    let mut timely = Config { communication, worker: WorkerConfig::default() };
-    let work = Arc::new(work);
+    connected.store(true, Ordering::Relaxed);
+    let mut settings = WorkerConfig::default();
     // Without merging while idle, what expired would keep its memory.
     let idle_merging = differential_dataflow::Config::default().idle_merge_effort(Some(1000));
-    differential_dataflow::configure(&mut timely.worker, &idle_merging);
-    let guards = timely::execute(timely, move |worker| dataflow::run(worker, &work))?;
+    differential_dataflow::configure(&mut settings, &idle_merging);
+    let work = Arc::new(work);
+    let guards = timely::execute::execute_from(builders, others, settings, move |worker| {
+        let _cut_after_the_last_worker = &cut;
+        dataflow::run(worker, &work)
+    })?;
     guards.join().into_iter().try_for_each(|outcome| outcome?)
 }
 
