@@ -45,23 +45,30 @@ pub(super) struct Connected {
     alarm: Alarm,
 }
 
+/// Listens for the others.
+///
+/// # Errors
+/// When this process cannot listen on its address.
+pub(super) fn listen(cluster: &Cluster) -> Result<TcpListener, EngineError> {
+    let address = &cluster.addresses[cluster.process];
+    let listen = || {
+        let listener = TcpListener::bind(&**address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    listen().map_err(|source| EngineError::Listen { address: address.clone(), source })
+}
+
 /// Connects to all others, however long they take to come; none if the engine is stopped before.
 ///
 /// # Errors
-/// When this process cannot listen or was started otherwise than process 0.
+/// When this process was started otherwise than process 0.
 pub(super) fn connect(
-    cluster: &Cluster,
+    (cluster, listener): (&Cluster, &TcpListener),
     greeting: &Greeting,
     alarm: &Alarm,
 ) -> Result<Option<Connected>, EngineError> {
     let Cluster { process, addresses } = cluster;
-    let listen = || {
-        let listener = TcpListener::bind(&*addresses[*process])?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    let listener = listen()
-        .map_err(|source| EngineError::Listen { address: addresses[*process].clone(), source })?;
     let mut meeting = Meeting { greeting, alarm, addresses, said: Instant::now() };
     let mut sockets: Vec<Option<TcpStream>> = Vec::new();
     for other in 0..*process {
@@ -76,7 +83,7 @@ pub(super) fn connect(
         if alarm.is_stopped() {
             return Ok(None);
         }
-        if let Some((other, socket)) = meeting.answer(&listener, missing) {
+        if let Some((other, socket)) = meeting.answer(listener, missing) {
             sockets[other] = Some(socket);
         }
         forget_gone(&mut sockets, *process)?;

@@ -237,11 +237,15 @@ impl RunningEngine {
             None => (Ok(Ok(())), None),
         };
         let worked = self.workers.join();
+        let is_stopped = self.alarm.is_stopped();
         self.alarm.stop();
         // A finder that panicked has found nothing more; what it found stands.
         let _ = finder.map(JoinHandle::join);
         if let Some(failure) = self.alarm.take_failure() {
             return Err(failure);
+        }
+        if is_stopped {
+            return Ok(());
         }
         bound.map_err(|_| EngineError::Panicked)??;
         worked.map_err(|_| EngineError::Panicked)?.map_err(EngineError::Worker)

@@ -1,6 +1,7 @@
 //! Starts all parts of an engine in the order in which they need each other.
 
 use std::{
+    net::TcpListener,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -33,7 +34,7 @@ use crate::{
 };
 
 use super::{
-    EngineConfig, EngineError, RunningEngine,
+    Cluster, EngineConfig, EngineError, RunningEngine,
     beginning::{self, Beginning},
     binding::{bound_pipelines, start_binding},
     cluster::{self, Greeting},
@@ -47,6 +48,8 @@ use super::{
 /// When Kafka or ClickHouse cannot be used, or a pipeline cannot be built.
 pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let topics = config.topics();
+    // Before the deployment is taken over: if this very process runs already, it goes on.
+    let listener = config.cluster.as_ref().map(cluster::listen).transpose()?;
     reach_kafka(&config)?;
     let clickhouse = ClickHouse::new(&config.clickhouse);
     let beginning = beginning::take_over(&config, &clickhouse).await?;
@@ -123,7 +126,10 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         None => None,
     };
     let is_connected = Arc::clone(&connected);
-    let workers = move || run_workers(&config, &greeting, &is_connected, work);
+    let workers = move || {
+        let cluster = config.cluster.as_ref().zip(listener.as_ref());
+        run_workers(config.workers.get(), cluster, (&greeting, &is_connected), work)
+    };
     Ok(RunningEngine {
         workers: spawn("workers", workers)?,
         connected,
@@ -212,13 +218,12 @@ fn greeting(config: &EngineConfig, start: &StartingPoint, marked: &Marked) -> Gr
 }
 
 fn run_workers(
-    config: &EngineConfig,
-    greeting: &Greeting,
-    connected: &AtomicBool,
+    threads: usize,
+    cluster: Option<(&Cluster, &TcpListener)>,
+    (greeting, connected): (&Greeting, &AtomicBool),
     work: dataflow::Work,
 ) -> Result<(), String> {
-    let threads = config.workers.get();
-    let (builders, others, cut) = match &config.cluster {
+    let (builders, others, cut) = match cluster {
         None => {
             let (builders, others) = CommunicationConfig::Process(threads).try_build()?;
             (builders, others, None)

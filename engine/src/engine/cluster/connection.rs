@@ -28,11 +28,9 @@ impl Connection {
         Self { stream, process, alarm, zeros: 0 }
     }
 
-    /// Says why, once, before timely's threads panic over it.
+    /// Says so before timely's threads panic over it.
     fn is_gone(&self) {
-        if !self.alarm.is_stopped() {
-            self.alarm.ring(EngineError::ProcessGone(self.process));
-        }
+        self.alarm.ring(EngineError::ProcessGone(self.process));
     }
 }
 

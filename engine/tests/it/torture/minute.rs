@@ -26,7 +26,7 @@ use super::{
 
 const MINUTE_MS: i64 = 60_000;
 /// Time for an engine to start before its minute is full.
-const AHEAD_MS: i64 = 5_000;
+const AHEAD_MS: i64 = 6_000;
 
 /// Where every other engine ends in its first new epoch; the one after it ends when readers see
 /// something new.
@@ -67,7 +67,8 @@ fn live_and_die(program: Program, seen: &Seen) -> Program {
         let before = seen.moment.load(Ordering::Relaxed);
         let life = Life { workers: random.random_range(1..4), tick: "1m", crash_at };
         let mut engine = program.start(&life);
-        let deadline = Instant::now() + Duration::from_secs(90);
+        // One that is too slow meets the next minute.
+        let deadline = Instant::now() + Duration::from_secs(180);
         let is_over = |engine: &mut Engine| match crash_at {
             Some(_) => engine.has_ended(),
             None => seen.moment.load(Ordering::Relaxed) > before,
