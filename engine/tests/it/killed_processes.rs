@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use citycell::engine::{self, Cluster};
+use citycell::engine::{self, Cluster, EngineError, RunningEngine};
 
 use crate::{
     broker::{self, create_topic, unique},
@@ -214,6 +214,30 @@ async fn an_engine_that_ends_while_others_are_waited_for_ends() {
     config.cluster = Some(Cluster { process: 0, addresses: free_addresses(2) });
     let engine = engine::start(config).await.unwrap();
     engine.stop();
+    ended(engine).await.unwrap();
+}
+
+async fn ended(engine: RunningEngine) -> Result<(), EngineError> {
     let ended = tokio::task::spawn_blocking(|| engine.wait());
-    tokio::time::timeout(ENDS_WITHIN, ended).await.expect("it waits").unwrap().unwrap();
+    tokio::time::timeout(ENDS_WITHIN, ended).await.expect("it does not end").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_one_engine_ends_in_good_order_but_alone_the_others_end_too() {
+    let store = TestStore::start();
+    let topic = unique("one-ends");
+    create_topic(&topic, PARTITIONS as i32).await;
+    let mut crowd = Crowd::new(&topic, 64, 60_000);
+    let addresses = free_addresses(2);
+    let start = |process| {
+        let mut config = config(&topic, store.settings(), vec![crowd_flow(&topic)]);
+        config.cluster = Some(Cluster { process, addresses: addresses.clone() });
+        engine::start(config)
+    };
+    let (first, second) = (start(0).await.unwrap(), start(1).await.unwrap());
+    feed(&mut crowd, &store).await;
+    second.abandon();
+    ended(second).await.unwrap();
+    let said = ended(first).await.unwrap_err().to_string();
+    assert!(said.starts_with("process 1 is gone"), "{said}");
 }
