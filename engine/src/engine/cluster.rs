@@ -26,7 +26,8 @@ use timely::communication::{
 use crate::alarm::Alarm;
 
 use super::{Cluster, EngineError};
-use connection::{Connection, CutIfStopped};
+pub(super) use connection::CutIfStopped;
+use connection::{Connection, Streams};
 pub(super) use greeting::Greeting;
 
 /// From one try to the next.
@@ -226,16 +227,16 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
 }
 
 impl Connected {
-    /// What timely makes workers of: these, what goes with them, and what cuts the connections if it
-    /// is dropped by workers that do not end in good order.
+    /// What timely makes workers of: these, what goes with them, and the connections that workers
+    /// which do not end in good order have to cut.
     pub(super) fn into_timely(
         self,
         threads: usize,
-    ) -> io::Result<(Vec<AllocatorBuilder>, Box<dyn Any + Send>, CutIfStopped)> {
+    ) -> io::Result<(Vec<AllocatorBuilder>, Box<dyn Any + Send>, Streams)> {
         let Self { sockets, process, alarm } = self;
         let streams =
             sockets.iter().flatten().map(TcpStream::try_clone).collect::<Result<_, _>>()?;
-        let cut = CutIfStopped { streams, alarm: alarm.clone() };
+        let streams = Streams { streams, alarm: alarm.clone() };
         let connection = |(other, socket): (usize, Option<TcpStream>)| {
             socket.map(|socket| Connection::new(socket, other, alarm.clone()))
         };
@@ -244,6 +245,6 @@ impl Connected {
         let local = ProcessBuilder::new_typed_vector(threads, hooks.refill.clone(), None);
         let (builders, guard) = networking(local, connections, process, threads, hooks)?;
         let builders = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
-        Ok((builders, Box::new(guard), cut))
+        Ok((builders, Box::new(guard), streams))
     }
 }

@@ -37,7 +37,7 @@ use super::{
     Cluster, EngineConfig, EngineError, RunningEngine,
     beginning::{self, Beginning},
     binding::{bound_pipelines, start_binding},
-    cluster::{self, Greeting},
+    cluster::{self, CutIfStopped, Greeting},
     marking::marking,
     snapshots::{Snapshots, kept_pipelines, start_snapshots},
 };
@@ -223,7 +223,7 @@ fn run_workers(
     (greeting, connected): (&Greeting, &AtomicBool),
     work: dataflow::Work,
 ) -> Result<(), String> {
-    let (builders, others, cut) = match cluster {
+    let (builders, others, streams) = match cluster {
         None => {
             let (builders, others) = CommunicationConfig::Process(threads).try_build()?;
             (builders, others, None)
@@ -248,7 +248,7 @@ fn run_workers(
     differential_dataflow::configure(&mut settings, &idle_merging);
     let work = Arc::new(work);
     let guards = timely::execute::execute_from(builders, others, settings, move |worker| {
-        let _cut_after_the_last_worker = &cut;
+        let _cut = streams.as_ref().map(CutIfStopped);
         dataflow::run(worker, &work)
     })?;
     guards.join().into_iter().try_for_each(|outcome| outcome?)

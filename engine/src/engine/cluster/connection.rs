@@ -73,17 +73,22 @@ impl Stream for Connection {
     }
 }
 
-/// Cuts the connections of an engine that does not end in good order: the other processes must not
-/// take its silence for the end of its work, nor wait for it.
-pub(in crate::engine) struct CutIfStopped {
+/// The connections of an engine.
+pub(in crate::engine) struct Streams {
     pub(super) streams: Vec<TcpStream>,
     pub(super) alarm: Alarm,
 }
 
-impl Drop for CutIfStopped {
+/// Cuts the connections, when it is dropped, of an engine that does not end in good order: the other
+/// processes must not take its silence for the end of its work, nor wait for it. Each worker holds one
+/// and drops it before itself, since timely ends the connections in good order after that.
+pub(in crate::engine) struct CutIfStopped<'a>(pub(in crate::engine) &'a Streams);
+
+impl Drop for CutIfStopped<'_> {
     fn drop(&mut self) {
-        if self.alarm.is_stopped() || thread::panicking() {
-            for stream in &self.streams {
+        let Streams { streams, alarm } = self.0;
+        if alarm.is_stopped() || thread::panicking() {
+            for stream in streams {
                 // The other end may have been faster.
                 let _ = stream.shutdown(Shutdown::Both);
             }
