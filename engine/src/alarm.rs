@@ -24,9 +24,12 @@ impl Alarm {
         Self { failure: Arc::default(), stopped: Arc::default(), notices }
     }
 
-    /// Ends the engine at once; the first reason counts.
+    /// Ends the engine at once; the first reason counts, and none after it was stopped: what falls
+    /// apart then is no failure.
     pub fn ring(&self, failure: EngineError) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        if !self.is_stopped() {
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        }
         self.stop();
     }
 

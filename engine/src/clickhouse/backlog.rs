@@ -64,6 +64,17 @@ pub enum Waiting {
     },
 }
 
+impl Waiting {
+    /// How many bytes these are.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::InMemory(data) => data.len(),
+            Self::OnDisk { length, .. } => usize::try_from(*length).unwrap_or(usize::MAX),
+        }
+    }
+}
+
 impl Backlog {
     /// Nothing waits.
     #[must_use]

@@ -8,10 +8,10 @@ use arrow::{
         TimestampMillisecondArray, UInt8Array, UInt64Array,
     },
     datatypes::Schema,
-    ipc::writer::StreamWriter,
+    ipc::{reader::StreamReader, writer::StreamWriter},
     record_batch::RecordBatch,
 };
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use citycell_operators::{
     accumulators::finish, changes::Version, events::Reject, expression::ExpressionError,
     measures::Measures, plan::Plan, prepare::Late, select::RowCodec,
@@ -240,4 +240,55 @@ pub fn arrow_stream(batch: &RecordBatch) -> Bytes {
     writer.finish().expect("memory takes all bytes");
     drop(writer);
     Bytes::from(bytes)
+}
+
+/// Arrow streams of one table as few: those that follow each other with the same columns are one.
+///
+/// # Panics
+/// Never on streams that [`arrow_stream`] made.
+#[must_use]
+pub fn joined_streams(mut streams: Vec<Bytes>) -> Vec<Bytes> {
+    if streams.len() <= 1 {
+        return streams;
+    }
+    let batches = streams.drain(..).flat_map(|stream| {
+        StreamReader::try_new(stream.reader(), None).expect("it begins with its schema")
+    });
+    let batches: Vec<RecordBatch> = batches.map(|batch| batch.expect("it is whole")).collect();
+    let alike = batches.chunk_by(|one, next| one.schema() == next.schema());
+    alike.map(stream_of).collect()
+}
+
+fn stream_of(batches: &[RecordBatch]) -> Bytes {
+    let mut bytes = Vec::new();
+    let mut writer = StreamWriter::try_new(&mut bytes, &batches[0].schema())
+        .expect("the batch was a stream before");
+    batches.iter().for_each(|batch| writer.write(batch).expect("memory takes all bytes"));
+    writer.finish().expect("memory takes all bytes");
+    drop(writer);
+    Bytes::from(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joined_streams_hold_the_rows_of_all_in_order() {
+        let batch = |name: &str, numbers: [u64; 2]| {
+            let column: ArrayRef = Arc::new(UInt64Array::from_iter_values(numbers));
+            RecordBatch::try_from_iter([(name, column)]).unwrap()
+        };
+        let batches = [
+            batch("epoch", [1, 2]),
+            batch("epoch", [3, 4]),
+            batch("other", [5, 6]),
+            batch("epoch", [7, 8]),
+        ];
+        let joined = joined_streams(batches.iter().map(arrow_stream).collect());
+        assert_eq!(joined.len(), 3, "columns that differ stay apart");
+        let read = |stream: Bytes| StreamReader::try_new(stream.reader(), None).unwrap();
+        let read = joined.into_iter().flat_map(read).map(Result::unwrap);
+        assert_eq!(read.collect::<Vec<_>>(), batches);
+    }
 }

@@ -1,10 +1,14 @@
 //! Writes batches of rows until ClickHouse acknowledged them.
 //!
 //! One task per pipeline, so that a slow table holds up nobody else; the batches of one pipeline
-//! go in order, and wait in the [`Backlog`]. A batch is sent again until it is acknowledged: rows
-//! name their epoch, so a row sent twice is the same row.
+//! go in order, and wait in the [`Backlog`]. What waits behind each other goes together, or a
+//! pipeline that fell behind would never catch up with ticks as short as its inserts. A batch is sent
+//! again until it is acknowledged: rows name their epoch, so a row sent twice is the same row.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::{runtime::Handle, sync::mpsc};
@@ -14,7 +18,11 @@ use crate::{alarm::Alarm, crash_point::crash_point, metrics::Metrics};
 use super::{
     ClickHouse,
     backlog::{Backlog, Waiting},
+    rows::joined_streams,
 };
+
+/// Jobs go together until they have this many bytes.
+const TOGETHER_BYTES: usize = 4 << 20;
 
 /// Rows of one epoch for one table, as an Arrow stream.
 #[derive(Clone, Debug)]
@@ -69,6 +77,36 @@ impl WriteQueue {
     }
 }
 
+/// Jobs that are written together.
+#[derive(Default)]
+struct Together {
+    tables: BTreeMap<String, Vec<Waiting>>,
+    done: Vec<Box<dyn FnOnce() + Send>>,
+    bytes: usize,
+}
+
+impl Together {
+    /// A job and those that wait behind it.
+    fn gather(first: WaitingJob, jobs: &mut mpsc::UnboundedReceiver<WaitingJob>) -> Self {
+        let mut together = Self::default();
+        together.add(first);
+        while together.bytes < TOGETHER_BYTES
+            && let Ok(next) = jobs.try_recv()
+        {
+            together.add(next);
+        }
+        together
+    }
+
+    fn add(&mut self, job: WaitingJob) {
+        for (table, rows) in job.batches {
+            self.bytes += rows.bytes();
+            self.tables.entry(table).or_default().push(rows);
+        }
+        self.done.push(job.done);
+    }
+}
+
 /// Starts the writing task of `pipeline`.
 #[must_use]
 pub fn start(parts: TaskParts, pipeline: String, backlog: Backlog) -> WriteQueue {
@@ -78,15 +116,20 @@ pub fn start(parts: TaskParts, pipeline: String, backlog: Backlog) -> WriteQueue
     runtime.spawn(async move {
         while let Some(job) = jobs.recv().await {
             crash_point("before_rows");
-            for (table, rows) in job.batches {
+            let Together { tables, done, .. } = Together::gather(job, &mut jobs);
+            for (table, rows) in tables {
                 // What we wrote into a file of our own cannot be missing; if it is, nothing that
                 // follows may be marked, and a restart computes it again.
-                let data = waiting.get(&rows).expect("rows that wait on disk can be read");
-                insert(&parts, &pipeline, TableBatch { table, data }).await;
-                waiting.done(rows);
+                let data = rows.iter().map(|rows| waiting.get(rows)).collect::<Result<Vec<_>, _>>();
+                let data = data.expect("rows that wait on disk can be read");
+                for data in joined_streams(data) {
+                    let table = table.clone();
+                    insert(&parts, &pipeline, TableBatch { table, data }).await;
+                }
+                rows.into_iter().for_each(|rows| waiting.done(rows));
             }
             crash_point("after_rows");
-            (job.done)();
+            done.into_iter().for_each(|done| done());
         }
     });
     WriteQueue { jobs: sender, backlog }

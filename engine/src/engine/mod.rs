@@ -2,6 +2,7 @@
 
 mod beginning;
 mod binding;
+mod cluster;
 mod deployed;
 mod line;
 mod marking;
@@ -11,7 +12,10 @@ mod start;
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -153,9 +157,32 @@ pub enum EngineError {
     /// A key of personal fields cannot be had.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// Process 0 started with another state than this process.
+    /// Process 0 started with another state than this process, or with other marks.
     #[error("process 0 started from another snapshot than this process: start all of them again")]
     OtherStart,
+    /// Processes that share the work were started differently.
+    #[error(
+        "process {process} was started with another {what} than this process: start all of them with \
+         the same pipelines, grid and options"
+    )]
+    OtherConfig {
+        /// The other process.
+        process: usize,
+        /// What differs.
+        what: &'static str,
+    },
+    /// Another process ended, or cannot be reached any more.
+    #[error("process {0} is gone, so this one ends too: start all of them again")]
+    ProcessGone(usize),
+    /// The other processes cannot reach this one.
+    #[error("cannot listen for the other processes on {address}")]
+    Listen {
+        /// This process's address of --peers.
+        address: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// Records that a binding names are no longer in Kafka.
     #[error("records that belong to a bound epoch cannot be read: {0}")]
     Unreadable(#[from] crate::kafka::reader::ReadFailure),
@@ -176,6 +203,8 @@ pub struct RunningEngine {
     /// In process 0 only.
     binding: Option<BindingThreads>,
     workers: JoinHandle<Result<(), String>>,
+    /// Whether the other processes are there.
+    connected: Arc<AtomicBool>,
     alarm: Alarm,
     /// What it shows of itself.
     pub metrics: Metrics,
@@ -213,9 +242,13 @@ impl RunningEngine {
         let _ = self.notices.send(Notice::Drain);
     }
 
-    /// Ends as soon as what is bound is marked.
+    /// Ends as soon as what is bound is marked; at once if other processes are still waited for.
+    /// Without process 0 the others do not end by this.
     pub fn stop(&self) {
         let _ = self.notices.send(Notice::Stop);
+        if !self.connected.load(Ordering::Relaxed) {
+            self.alarm.stop();
+        }
     }
 
     /// Ends at once, as a crash would: what is bound and not marked is done at the next start.
@@ -241,11 +274,15 @@ impl RunningEngine {
         };
         let followed = follower.map_or(Ok(()), JoinHandle::join);
         let worked = self.workers.join();
+        let is_stopped = self.alarm.is_stopped();
         self.alarm.stop();
         // A finder that panicked has found nothing more; what it found stands.
         let _ = finder.map(JoinHandle::join);
         if let Some(failure) = self.alarm.take_failure() {
             return Err(failure);
+        }
+        if is_stopped {
+            return Ok(());
         }
         bound.map_err(|_| EngineError::Panicked)??;
         followed.map_err(|_| EngineError::Panicked)?;

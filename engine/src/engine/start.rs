@@ -2,13 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    net::TcpListener,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
 };
 
 use citycell_operators::restored::Restored;
+use citycell_schemas::Epoch;
 use rdkafka::error::KafkaError;
-use timely::{CommunicationConfig, Config, WorkerConfig};
+use timely::{CommunicationConfig, WorkerConfig};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -35,6 +40,7 @@ use super::{
     Cluster, EngineConfig, EngineError, RunningEngine,
     beginning::{self, Beginning},
     binding::{bound_pipelines, start_binding},
+    cluster::{self, CutIfStopped, Greeting},
     deployed::Deployed,
     line::{Line, LineParts},
     marking::{Listeners, marking},
@@ -47,6 +53,8 @@ use super::{
 /// When Kafka or ClickHouse cannot be used, or a pipeline cannot be built.
 pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     personal_fields_have_a_key(&config)?;
+    // Before the deployment is taken over: if this very process runs already, it goes on.
+    let listener = config.cluster.as_ref().map(cluster::listen).transpose()?;
     reach_kafka(&config)?;
     let clickhouse = ClickHouse::for_writing(&config.clickhouse).await?;
     let Beginning { deployed, marked, log, storage, start } =
@@ -80,6 +88,8 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let listeners = Listeners { binder: &notices, follower: &to_follower, keeper };
     let marking = marking(&config, &writing, (&deployed, &marked), listeners).await?;
     let stale = marking.moments.stale_indices().collect();
+    let greeting = greeting(&config, &started_at, (&deployed, &marked));
+    let connected = Arc::new(AtomicBool::new(config.cluster.is_none()));
     let archive = start_archive(&config, &marked, (&writing, &backlog)).await?;
 
     let lines = LineParts {
@@ -156,9 +166,15 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
         }
     };
     let works: Vec<_> = works.into_iter().map(Arc::new).collect();
-    let workers_alarm = alarm.clone();
+    let (workers_alarm, is_connected) = (alarm.clone(), Arc::clone(&connected));
+    let workers = move || {
+        let cluster = config.cluster.as_ref().zip(listener.as_ref());
+        let meeting = (&greeting, &*is_connected, &workers_alarm);
+        run_workers(config.workers.get(), cluster, meeting, works)
+    };
     Ok(RunningEngine {
-        workers: spawn("workers", move || run_workers(&config, works, workers_alarm))?,
+        workers: spawn("workers", workers)?,
+        connected,
         binding,
         notices,
         alarm,
@@ -267,27 +283,56 @@ fn reach_kafka(config: &EngineConfig) -> Result<(), EngineError> {
     }
 }
 
-fn run_workers(
+/// What this process says to the others that share its work.
+fn greeting(
     config: &EngineConfig,
+    started_at: &BTreeMap<String, Epoch>,
+    (deployed, marked): (&Deployed, &Marked),
+) -> Greeting {
+    let versions = deployed.tables.iter();
+    let versions = versions.map(|table| (table.pipeline.clone(), table.version.clone()));
+    let archive = config.archive.map(|_| (ARCHIVE.to_owned(), config.deployment.clone()));
+    let marked = versions.chain(archive).filter_map(|key| {
+        let epoch = marked.get(&key).copied()?;
+        Some((snapshot::key(&key.0, &key.1), epoch))
+    });
+    Greeting::new(config, started_at.clone(), marked.collect())
+}
+
+fn run_workers(
+    threads: usize,
+    cluster: Option<(&Cluster, &TcpListener)>,
+    (greeting, connected, alarm): (&Greeting, &AtomicBool, &Alarm),
     works: Vec<Arc<dataflow::Work>>,
-    alarm: Alarm,
 ) -> Result<(), String> {
-    let threads = config.workers.get();
-    let communication = match config.cluster.clone() {
-        None => CommunicationConfig::Process(threads),
-        Some(Cluster { process, addresses }) => CommunicationConfig::Cluster {
-            threads,
-            process,
-            addresses,
-            report: false,
-            zerocopy: false,
+    let (builders, others, streams) = match cluster {
+        None => {
+            let (builders, others) = CommunicationConfig::Process(threads).try_build()?;
+            (builders, others, None)
+        }
+        Some(cluster) => match cluster::connect(cluster, greeting, alarm) {
+            Ok(Some(all)) => {
+                let timely = all.into_timely(threads).map_err(|error| error.to_string())?;
+                (timely.0, timely.1, Some(timely.2))
+            }
+            // Stopped before it began.
+            Ok(None) => return Ok(()),
+            Err(failure) => {
+                alarm.ring(failure);
+                return Ok(());
+            }
         },
     };
-    let mut timely = Config { communication, worker: WorkerConfig::default() };
+    connected.store(true, Ordering::Relaxed);
+    let mut settings = WorkerConfig::default();
     // Without merging while idle, what expired would keep its memory.
     let idle_merging = differential_dataflow::Config::default().idle_merge_effort(Some(1000));
-    differential_dataflow::configure(&mut timely.worker, &idle_merging);
-    let guards = timely::execute(timely, move |worker| dataflow::run(worker, &works, &alarm))?;
+    differential_dataflow::configure(&mut settings, &idle_merging);
+    let alarm = alarm.clone();
+    let guards = timely::execute::execute_from(builders, others, settings, move |worker| {
+        let _cut = streams.as_ref().map(CutIfStopped);
+        dataflow::run(worker, &works, &alarm)
+    })?;
     guards.join().into_iter().try_for_each(|outcome| outcome?)
 }
 

@@ -27,7 +27,7 @@ use crate::{
     city::{config, crowd_flow, event, grid_file, text},
     crash::run_until_it_crashes,
     crowd::{Crowd, PARTITIONS},
-    processes::{ended, free_addresses},
+    processes::free_addresses,
     restart::wait,
     snapshots::slow,
     store::TestStore,
@@ -213,8 +213,8 @@ async fn two_processes_archive_each_record_once() {
     };
     let (first, second) = (start(0).await.unwrap(), start(1).await.unwrap());
     first.drain();
-    ended(first).await;
-    ended(second).await;
+    wait(first).await;
+    wait(second).await;
     deployment.holds_what_was_produced(&crowd).await;
     let count = deployment.store.lines("SELECT count() FROM archive").await;
     assert_eq!(count, [crowd.sent().to_string()]);

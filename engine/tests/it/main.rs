@@ -18,6 +18,7 @@ mod demo;
 mod deployment;
 mod kafka_grants;
 mod killed;
+mod killed_processes;
 mod new_version;
 mod oracle;
 mod outage;

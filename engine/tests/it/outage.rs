@@ -37,6 +37,25 @@ fn two_pipelines(topic: &str, store: &TestStore, folder: &TempDir) -> EngineConf
     config
 }
 
+/// From now on ClickHouse takes no rows of this pipeline.
+pub(crate) async fn refuse_rows(store: &TestStore, pipeline: &str) {
+    alter(store, pipeline, "ADD CONSTRAINT broken CHECK events > 1000000000").await;
+}
+
+/// The end of that.
+pub(crate) async fn take_rows_again(store: &TestStore, pipeline: &str) {
+    alter(store, pipeline, "DROP CONSTRAINT broken").await;
+}
+
+async fn alter(store: &TestStore, pipeline: &str, change: &str) {
+    let table = format!(
+        "SELECT name FROM system.tables \
+         WHERE database = 'city' AND name LIKE '{pipeline}\\_history\\_%'"
+    );
+    let table = store.lines(&table).await.concat();
+    store.execute(&format!("ALTER TABLE {table} {change}")).await;
+}
+
 async fn feed(crowd: &mut Crowd, batches: usize) {
     for _ in 0..batches {
         crowd.send(50);
@@ -59,11 +78,7 @@ async fn a_pipeline_that_cannot_write_holds_nobody_back_and_catches_up() {
     let start = || engine::start(two_pipelines(&topic, &store, &folder));
     let mut engine = start().await.unwrap();
     feed(&mut crowd, 10).await;
-    let table = "SELECT name FROM system.tables \
-                 WHERE database = 'city' AND name LIKE 'other\\_history\\_%'";
-    let table = store.lines(table).await.concat();
-    let broken = format!("ALTER TABLE {table} ADD CONSTRAINT broken CHECK events > 1000000000");
-    store.execute(&broken).await;
+    refuse_rows(&store, "other").await;
     // 1. It becomes stale, and the moment goes on without it.
     feed(&mut crowd, 35).await;
     let moment = "SELECT epoch, stale FROM city_moment";
@@ -82,7 +97,7 @@ async fn a_pipeline_that_cannot_write_holds_nobody_back_and_catches_up() {
     engine = start().await.unwrap();
     feed(&mut crowd, 20).await;
     // 4. It catches up when it can write again.
-    store.execute(&format!("ALTER TABLE {table} DROP CONSTRAINT broken")).await;
+    take_rows_again(&store, "other").await;
     feed(&mut crowd, 5).await;
     engine.drain();
     wait(engine).await;

@@ -13,12 +13,7 @@ use citycell::{
 };
 use serde_json::Value;
 
-use crate::{
-    crash,
-    processes::{ended, free_addresses},
-    restart::wait,
-    store::TestStore,
-};
+use crate::{crash, processes::free_addresses, restart::wait, store::TestStore};
 
 use visits::{DAYS, Visits};
 
@@ -236,8 +231,8 @@ async fn processes_that_start_together_agree_on_a_days_key() {
     let (first, second) = tokio::join!(start(0), start(1));
     let (first, second) = (first.unwrap(), second.unwrap());
     first.drain();
-    ended(first).await;
-    ended(second).await;
+    wait(first).await;
+    wait(second).await;
     let output = visits.show(&store, &[]);
     assert!(output.status.success(), "{output:?}");
     let objects = shown(&output);

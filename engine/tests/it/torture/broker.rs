@@ -9,20 +9,25 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::signal;
+use super::{proxy::Proxy, signal};
 
 pub(super) struct OwnBroker {
     port: u16,
     folder: TempDir,
+    /// The way on which it can be disturbed: whoever connects to this stays on it.
+    pub(super) proxy: Proxy,
 }
 
 impl OwnBroker {
-    pub(super) fn start() -> Self {
-        let broker = Self { port: free_ports(), folder: tempfile::tempdir().unwrap() };
+    pub(super) async fn start() -> Self {
+        let port = free_ports();
+        let proxy = Proxy::start(format!("127.0.0.1:{}", port + 3)).await;
+        let broker = Self { port, folder: tempfile::tempdir().unwrap(), proxy };
         broker.script("start");
         broker
     }
 
+    /// The straight way.
     pub(super) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -53,6 +58,7 @@ impl OwnBroker {
         let done = Command::new(scripts.join(name))
             .env("KAFKA_PORT", self.port.to_string())
             .env("KAFKA_DATA", self.folder.path())
+            .env("KAFKA_PROXY", self.proxy.address.to_string())
             .stdout(Stdio::null())
             .status();
         assert!(done.unwrap().success(), "scripts/kafka/{name} failed");

@@ -16,6 +16,7 @@ use super::signal;
 /// What every engine of the deployment is started with.
 pub(super) struct Program {
     folder: TempDir,
+    log: PathBuf,
     topic: String,
     brokers: String,
     clickhouse: String,
@@ -24,7 +25,8 @@ pub(super) struct Program {
 }
 
 impl Program {
-    pub(super) fn new(topic: &str, brokers: String, clickhouse: String) -> Self {
+    /// It logs to a file of this name.
+    pub(super) fn new(log: &str, topic: &str, brokers: String, clickhouse: String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("grid.geojson"), grid_file()).unwrap();
         std::fs::write(folder.path().join("crowd.yaml"), text("crowd_flow", topic)).unwrap();
@@ -33,10 +35,9 @@ impl Program {
         let snapshots = folder.path().join("snapshots");
         std::fs::create_dir(&snapshots).unwrap();
         let shim = build_shim(folder.path());
-        let program =
-            Self { folder, topic: topic.to_owned(), brokers, clickhouse, snapshots, shim };
-        File::create(program.log()).unwrap();
-        program
+        let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(log);
+        File::create(&log).unwrap();
+        Self { folder, log, topic: topic.to_owned(), brokers, clickhouse, snapshots, shim }
     }
 
     pub(super) fn snapshots(&self) -> &Path {
@@ -44,8 +45,8 @@ impl Program {
     }
 
     /// What the engines say. It outlives the test.
-    pub(super) fn log(&self) -> PathBuf {
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join("torture.log")
+    pub(super) fn log(&self) -> &Path {
+        &self.log
     }
 
     /// Moves the engines' wall clock, if the C compiler made it possible.
@@ -54,41 +55,36 @@ impl Program {
         self.shim.is_some()
     }
 
-    pub(super) fn start(&self, workers: usize, crash_at: Option<&str>) -> Child {
+    pub(super) fn start(&self, life: &Life<'_>) -> Engine {
         let log = File::options().append(true).create(true).open(self.log()).unwrap();
-        let mut command = self.command(workers, "snapshots");
-        if let Some(crash_at) = crash_at {
+        let mut command = self.command(life, "snapshots");
+        if let Some(crash_at) = life.crash_at {
             command.env("CITYCELL_CRASH_AT", crash_at);
         }
         if let Some(shim) = &self.shim {
             command.env("LD_PRELOAD", shim).env("STEP_CLOCK", self.folder.path().join("clock"));
         }
-        command.stderr(log).spawn().unwrap()
+        Engine(command.stderr(log).spawn().unwrap())
     }
 
     /// Reads everything, into this database, and ends. Without snapshots it is a fresh run.
     pub(super) fn run_to_the_end(&self, database: &str, snapshots: &str) {
         let log = File::options().append(true).create(true).open(self.log()).unwrap();
-        let mut command = self.command(1, snapshots);
+        let life = Life { workers: 1, tick: "100ms", crash_at: None };
+        let mut command = self.command(&life, snapshots);
         command.args(["--until-end", "--database", database]);
         let ended = command.stderr(log).status().unwrap();
         assert!(ended.success(), "{ended}: {}", self.log().display());
     }
 
-    fn command(&self, workers: usize, snapshots: &str) -> Command {
+    fn command(&self, life: &Life<'_>, snapshots: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_citycell"));
         command
             .current_dir(&self.folder)
             .args(["run", "crowd.yaml", "other.yaml", "--grid", "grid.geojson"])
-            .args(["--listen", "127.0.0.1:0", "--tick", "100ms", "--idle-after", "2s"])
-            .args([
-                "--snapshots",
-                snapshots,
-                "--snapshot-every",
-                "700ms",
-                "--workers",
-                &workers.to_string(),
-            ])
+            .args(["--listen", "127.0.0.1:0", "--tick", life.tick, "--idle-after", "2s"])
+            .args(["--snapshots", snapshots, "--snapshot-every", "700ms"])
+            .args(["--workers", &life.workers.to_string(), "--stale-after", "2s"])
             .args(["--deployment", &self.topic, "--clickhouse", &self.clickhouse])
             .args(["--brokers", &self.brokers])
             .stdout(Stdio::null());
@@ -96,14 +92,19 @@ impl Program {
     }
 }
 
+/// How one engine is run.
+pub(super) struct Life<'a> {
+    pub(super) workers: usize,
+    /// From one epoch to the next.
+    pub(super) tick: &'a str,
+    /// The named point at which it crashes, and at which time.
+    pub(super) crash_at: Option<&'a str>,
+}
+
 /// One engine.
 pub(super) struct Engine(Child);
 
 impl Engine {
-    pub(super) fn new(child: Child) -> Self {
-        Self(child)
-    }
-
     pub(super) fn kill(&mut self) {
         // It may have ended by itself.
         let _ = self.0.kill();

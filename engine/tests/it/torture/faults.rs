@@ -11,11 +11,16 @@ use std::{
 use citycell::crash_point::CRASH_POINTS;
 use rand::{Rng, rngs::StdRng};
 
-use crate::store::TestStore;
+use tokio::runtime::Handle;
+
+use crate::{
+    outage::{refuse_rows, take_rows_again},
+    store::TestStore,
+};
 
 use super::{
     broker::OwnBroker,
-    engines::{Engine, Program},
+    engines::{Engine, Life, Program},
     proxy::{Mode, Proxy},
     reader::Seen,
 };
@@ -23,7 +28,10 @@ use super::{
 /// Longer than any engine needs to come back.
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
 
-const FAULTS: [&str; 10] = [
+/// From one epoch to the next, in one engine and another: most bind as fast as may be.
+const TICKS: [&str; 5] = ["100ms", "100ms", "100ms", "500ms", "2s"];
+
+const FAULTS: [&str; 14] = [
     "kill engine",
     "crash point",
     "kill ClickHouse",
@@ -33,8 +41,19 @@ const FAULTS: [&str; 10] = [
     "full disk",
     "cut ClickHouse",
     "slow ClickHouse",
+    "break pipeline",
+    "cut Kafka",
+    "slow Kafka",
+    "silence Kafka",
     "step clock",
 ];
+
+/// What lies behind a proxy.
+#[derive(Clone, Copy)]
+enum Way {
+    ToClickHouse,
+    ToKafka,
+}
 
 pub(super) struct Torturer {
     random: StdRng,
@@ -44,6 +63,8 @@ pub(super) struct Torturer {
     program: Program,
     seen: Arc<Seen>,
     engine: Engine,
+    /// How many more faults come until the broken pipeline is mended, if one is broken.
+    broken_for: Option<usize>,
     /// The faults in the order in which they come, each kind before any comes again.
     next: usize,
     next_crash_point: usize,
@@ -70,7 +91,7 @@ impl Torturer {
         seen: Arc<Seen>,
     ) -> Self {
         let small_disk = mount_small(program.snapshots());
-        let engine = Engine::new(program.start(1, None));
+        let engine = program.start(&Life { workers: 1, tick: TICKS[0], crash_at: None });
         let mut torturer = Self {
             random,
             broker,
@@ -79,6 +100,7 @@ impl Torturer {
             program,
             seen,
             engine,
+            broken_for: None,
             next: 0,
             next_crash_point: 0,
             small_disk,
@@ -93,6 +115,7 @@ impl Torturer {
     /// One fault at a random moment, and the way back.
     pub(super) fn torture(&mut self) {
         self.pause(100..1_500);
+        self.mend_in_time();
         let fault = FAULTS[self.next % FAULTS.len()];
         self.next += 1;
         let done = match fault {
@@ -116,8 +139,12 @@ impl Torturer {
             }
             "freeze engine" => self.freeze(),
             "full disk" => self.fill_disk(),
-            "cut ClickHouse" => self.disturb(Mode::Cut),
-            "slow ClickHouse" => self.disturb(Mode::Slow),
+            "cut ClickHouse" => self.disturb(Way::ToClickHouse, Mode::Cut),
+            "slow ClickHouse" => self.disturb(Way::ToClickHouse, Mode::Slow),
+            "break pipeline" => self.break_pipeline(),
+            "cut Kafka" => self.disturb(Way::ToKafka, Mode::Cut),
+            "slow Kafka" => self.disturb(Way::ToKafka, Mode::Slow),
+            "silence Kafka" => self.disturb(Way::ToKafka, Mode::Silent),
             "step clock" => self.step_clock(),
             other => unreachable!("{other} is no fault"),
         };
@@ -131,6 +158,9 @@ impl Torturer {
 
     /// Ends it.
     pub(super) fn end(mut self, kills: usize) -> Tortured {
+        if self.broken_for.is_some() {
+            self.mend();
+        }
         self.engine.kill();
         self.program.step_clock(0);
         if self.small_disk {
@@ -153,7 +183,7 @@ impl Torturer {
         self.engine.kill();
         let times = self.random.random_range(1..4);
         self.start(Some(&format!("{point}:{times}")));
-        let ended = self.engine.ends_within(Duration::from_secs(20));
+        let ended = self.engine.ends_within(Duration::from_secs(30));
         assert!(ended, "the engine never came to {point}: {}", self.program.log().display());
         true
     }
@@ -161,7 +191,7 @@ impl Torturer {
     /// Another engine takes over from a frozen one, which must notice when it is thawed.
     fn freeze(&mut self) -> bool {
         self.engine.signal("STOP");
-        let other = Engine::new(self.program.start(self.random.random_range(1..4), None));
+        let other = self.life(None);
         let mut frozen = std::mem::replace(&mut self.engine, other);
         let before = self.seen.moment.load(Ordering::Relaxed);
         self.recover(before);
@@ -186,11 +216,51 @@ impl Torturer {
         true
     }
 
-    fn disturb(&mut self, mode: Mode) -> bool {
-        self.proxy.set(mode);
+    fn disturb(&mut self, way: Way, mode: Mode) -> bool {
+        self.way(way).set(mode);
         self.pause(500..4_000);
-        self.proxy.set(Mode::Open);
+        if mode == Mode::Silent {
+            // What was silent for so long stays dead, as behind a router that has forgotten it.
+            self.way(way).set(Mode::Cut);
+            self.pause(50..500);
+        }
+        self.way(way).set(Mode::Open);
         true
+    }
+
+    fn way(&self, way: Way) -> &Proxy {
+        match way {
+            Way::ToClickHouse => &self.proxy,
+            Way::ToKafka => &self.broker.proxy,
+        }
+    }
+
+    /// ClickHouse refuses one pipeline's rows, which readers are told, until some faults later.
+    fn break_pipeline(&mut self) -> bool {
+        if self.broken_for.is_some() {
+            return false;
+        }
+        Handle::current().block_on(refuse_rows(&self.store, "other"));
+        self.until("the broken pipeline said to be stale", |seen| {
+            seen.stale.load(Ordering::Relaxed)
+        });
+        self.broken_for = Some(self.random.random_range(1..5));
+        true
+    }
+
+    fn mend_in_time(&mut self) {
+        match self.broken_for {
+            Some(0) => self.mend(),
+            Some(left) => self.broken_for = Some(left - 1),
+            None => {}
+        }
+    }
+
+    /// Its rows are taken again: it catches up.
+    fn mend(&mut self) {
+        self.broken_for = None;
+        Handle::current().block_on(take_rows_again(&self.store, "other"));
+        self.until("the mended pipeline caught up", |seen| !seen.stale.load(Ordering::Relaxed));
     }
 
     fn step_clock(&mut self) -> bool {
@@ -199,24 +269,35 @@ impl Torturer {
     }
 
     fn start(&mut self, crash_at: Option<&str>) {
-        let workers = self.random.random_range(1..4);
-        self.engine = Engine::new(self.program.start(workers, crash_at));
+        self.engine = self.life(crash_at);
     }
 
-    /// Waits until readers see something newer than `before`, and notes how long that took. An
-    /// engine that met the fault may end; the next one counts too.
+    /// Another engine, run in another way.
+    fn life(&mut self, crash_at: Option<&str>) -> Engine {
+        let workers = self.random.random_range(1..4);
+        let tick = TICKS[self.random.random_range(0..TICKS.len())];
+        self.program.start(&Life { workers, tick, crash_at })
+    }
+
+    /// Waits until readers see something newer than `before`, and notes how long that took.
     fn recover(&mut self, before: u64) {
+        let took = self.until("anything new", |seen| seen.moment.load(Ordering::Relaxed) > before);
+        self.recoveries_ms.push(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// Waits until readers see it; yields for how long. An engine that met a fault may end; the next
+    /// one counts too.
+    fn until(&mut self, what: &str, is_seen: impl Fn(&Seen) -> bool) -> Duration {
         let started = Instant::now();
-        while self.seen.moment.load(Ordering::Relaxed) <= before {
+        while !is_seen(&self.seen) {
             if self.engine.has_ended() {
                 self.start(None);
             }
-            let log = self.program.log();
-            assert!(started.elapsed() < RECOVERY_MAX, "nothing new to see: {}", log.display());
+            let log = self.program.log().display();
+            assert!(started.elapsed() < RECOVERY_MAX, "nobody sees {what}: {log}");
             std::thread::sleep(Duration::from_millis(10));
         }
-        let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.recoveries_ms.push(took);
+        started.elapsed()
     }
 
     fn some(&mut self, ms: std::ops::Range<u64>) -> Duration {

@@ -1,11 +1,11 @@
-//! What readers see now, what they saw, and what a fresh run says, beside plain SQL.
+//! What readers see now, what they saw, what a fresh run says and what the books say, beside plain SQL.
 
-use citycell::binding::Binding;
+use citycell::{audit::Audit, clickhouse::ClickHouse, kafka::KafkaSettings};
 
 use crate::{
     crowd::Crowd,
     oracle::{Moment, differences, prepare},
-    restart::left_behind,
+    restart::{bindings_at, left_behind},
     store::TestStore,
 };
 
@@ -13,7 +13,7 @@ use crate::{
 pub(super) struct Verdict {
     /// Rows compared.
     pub(super) rows: u64,
-    /// Rows that are not what they should be.
+    /// Rows that are not what they should be, and faults that an audit finds.
     pub(super) mismatches: u64,
     /// Events in no epoch's books.
     pub(super) lost: u64,
@@ -22,9 +22,14 @@ pub(super) struct Verdict {
     pub(super) lines: Vec<String>,
 }
 
-pub(super) async fn judge(store: &TestStore, crowd: &Crowd, bindings: &[Binding]) -> Verdict {
+pub(super) async fn judge(
+    store: &TestStore,
+    crowd: &Crowd,
+    (brokers, deployment): (&str, &str),
+) -> Verdict {
     let mut verdict = Verdict::default();
-    prepare(store, crowd, bindings).await;
+    let bindings = bindings_at(brokers, deployment).await;
+    prepare(store, crowd, &bindings).await;
     // 1. What is seen now, and what was seen at every tenth mark.
     let marks = store.lines("SELECT DISTINCT epoch FROM moments ORDER BY epoch").await;
     let last: u64 = marks.last().and_then(|epoch| epoch.parse().ok()).unwrap_or_default();
@@ -58,6 +63,14 @@ pub(super) async fn judge(store: &TestStore, crowd: &Crowd, bindings: &[Binding]
     let twice = "SELECT count() FROM (SELECT window_start, level, cell, category, epoch \
                  FROM (SELECT DISTINCT * FROM crowd_flow_history) GROUP BY ALL HAVING count() > 1)";
     verdict.duplicated += number(store, twice).await;
+    // 4. The books of all epochs.
+    let audit = Audit::begin(ClickHouse::new(&store.settings())).await.unwrap();
+    let mut outcomes = vec![audit.check_bindings(&KafkaSettings::new(brokers), deployment).await];
+    audit.check(|outcome| outcomes.push(Ok(outcome))).await.unwrap();
+    for outcome in outcomes {
+        let outcome = outcome.unwrap();
+        verdict.add(&format!("audit: {outcome:?}"), 0, outcome.faults);
+    }
     verdict
 }
 

@@ -8,6 +8,7 @@ mod broker;
 mod engines;
 mod faults;
 mod judge;
+mod minute;
 mod proxy;
 mod reader;
 
@@ -43,8 +44,8 @@ struct Settings {
 }
 
 impl Settings {
-    /// From `CITYCELL_TORTURE`, for example "kills=200 seconds= seed=7"; two faults of each kind
-    /// where it says nothing.
+    /// From `CITYCELL_TORTURE`, for example "kills=200 seconds= seed=7"; each kind of fault and some
+    /// twice where it says nothing.
     fn read() -> Self {
         let text = std::env::var("CITYCELL_TORTURE").unwrap_or_default();
         let number = |name: &str, usual| {
@@ -95,13 +96,15 @@ impl Feeding {
 async fn whatever_is_killed_no_number_changes() {
     let Settings { kills, seconds, seed } = Settings::read();
     let started = Instant::now();
-    let broker = OwnBroker::start();
+    let broker = OwnBroker::start().await;
     let store = TestStore::start();
     let topic = unique("torture");
     create_topic_at(&broker.address(), &topic, PARTITIONS as i32).await;
     let target = store.settings().url.trim_start_matches("http://").to_owned();
     let proxy = Proxy::start(target).await;
-    let program = Program::new(&topic, broker.address(), format!("http://{}", proxy.address));
+    let ways = [broker.proxy.address.to_string(), format!("http://{}", proxy.address)];
+    let [brokers, clickhouse] = ways;
+    let program = Program::new("torture.log", &topic, brokers, clickhouse);
     let reader = Reader::start(&store.settings());
     let feeding = Feeding::start(Crowd::at(&broker.address(), &topic, seed, 30 * 60_000));
 
@@ -120,15 +123,10 @@ async fn whatever_is_killed_no_number_changes() {
     });
     let tortured = tortured.await.unwrap();
     let crowd = tokio::task::spawn_blocking(move || feeding.stop()).await.unwrap();
-    let program = Arc::new(tortured.program);
-    for (database, snapshots) in [("city", "snapshots"), ("fresh", "none")] {
-        let program = Arc::clone(&program);
-        let run = move || program.run_to_the_end(database, snapshots);
-        tokio::task::spawn_blocking(run).await.unwrap();
-    }
+    run_to_the_end(tortured.program).await;
     let seen = reader.stop().await;
-    let bindings = crate::restart::bindings_at(&tortured.broker.address(), &topic).await;
-    let verdict = judge::judge(&tortured.store, &crowd, &bindings).await;
+    let log = (&*tortured.broker.address(), &*topic);
+    let verdict = judge::judge(&tortured.store, &crowd, log).await;
 
     let mut recoveries = tortured.recoveries_ms;
     recoveries.sort_unstable();
@@ -157,6 +155,15 @@ async fn whatever_is_killed_no_number_changes() {
     assert_eq!((verdict.mismatches, verdict.lost, verdict.duplicated), (0, 0, 0));
     assert_eq!((looked[1], looked[2]), (0, 0), "half epochs, steps back");
     assert!(looked[0] > 10 && verdict.rows > 100, "too little was looked at");
+}
+
+/// Reads everything that came, and all of it again into another database.
+async fn run_to_the_end(program: Program) {
+    let run = move || {
+        program.run_to_the_end("city", "snapshots");
+        program.run_to_the_end("fresh", "none");
+    };
+    tokio::task::spawn_blocking(run).await.unwrap();
 }
 
 fn signal(pid: u32, name: &str) {

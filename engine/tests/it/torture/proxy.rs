@@ -1,51 +1,44 @@
-//! A connection that can be cut and slowed.
+//! A way to a server on which connections can be cut, slowed and silenced.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
 };
 
 /// How bytes pass.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Open,
+    /// Every few thousand bytes take a while.
     Slow,
+    /// Connections stand, new ones are taken, and nothing is heard on them.
+    Silent,
+    /// No connection stands.
     Cut,
 }
 
 /// Listens for one address and passes on to another.
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
-    mode: Arc<AtomicU8>,
+    mode: watch::Sender<Mode>,
 }
 
 impl Proxy {
     pub(super) async fn start(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mode = Arc::new(AtomicU8::new(Mode::Open as u8));
-        let passing = Arc::clone(&mode);
+        let (mode, passing) = watch::channel(Mode::Open);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (mode, target) = (Arc::clone(&passing), target.clone());
+                let (target, mode, mut cut) = (target.clone(), passing.clone(), passing.clone());
                 tokio::spawn(async move {
-                    let Ok(server) = TcpStream::connect(target).await else { return };
-                    let (from_client, to_client) = client.into_split();
-                    let (from_server, to_server) = server.into_split();
-                    let there = pass(from_client, to_server, Arc::clone(&mode));
-                    let back = pass(from_server, to_client, mode);
-                    // Either side that ends takes the other with it.
-                    tokio::select! { () = there => {}, () = back => {} }
+                    tokio::select! {
+                        () = connect(client, target, mode) => {}
+                        Ok(_) = cut.wait_for(|mode| *mode == Mode::Cut) => {}
+                    }
                 });
             }
         });
@@ -53,22 +46,32 @@ impl Proxy {
     }
 
     pub(super) fn set(&self, mode: Mode) {
-        self.mode.store(mode as u8, Ordering::Relaxed);
+        self.mode.send_replace(mode);
+    }
+}
+
+/// Passes bytes both ways until either side ends, which takes the other with it.
+async fn connect(client: TcpStream, target: String, mode: watch::Receiver<Mode>) {
+    let Ok(server) = TcpStream::connect(target).await else { return };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    tokio::select! {
+        () = pass(from_client, to_server, mode.clone()) => {}
+        () = pass(from_server, to_client, mode) => {}
     }
 }
 
 async fn pass(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
-    mode: Arc<AtomicU8>,
+    mut mode: watch::Receiver<Mode>,
 ) {
     let mut buffer = vec![0; 4096];
-    while let Ok(count) = from.read(&mut buffer).await {
-        let mode = mode.load(Ordering::Relaxed);
-        if count == 0 || mode == Mode::Cut as u8 {
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let Ok(now) = mode.wait_for(|mode| *mode != Mode::Silent).await.map(|mode| *mode) else {
             return;
-        }
-        if mode == Mode::Slow as u8 {
+        };
+        if now == Mode::Slow {
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
         if to.write_all(&buffer[..count]).await.is_err() {

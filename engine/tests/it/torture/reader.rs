@@ -21,7 +21,8 @@ const LOOK: &str = "
            (SELECT (sumIf(events, level = 'cell'), sumIf(people, level = 'cell'))
                    = (sumIf(events, level = 'city'), sumIf(people, level = 'city'))
             FROM other),
-           (SELECT epoch FROM city_moment)";
+           (SELECT epoch FROM city_moment),
+           (SELECT has(stale, 'other') FROM city_moment)";
 
 /// What a reader saw.
 #[derive(Default)]
@@ -30,6 +31,8 @@ pub(super) struct Seen {
     pub(super) looks: AtomicU64,
     pub(super) half_epochs: AtomicU64,
     pub(super) steps_back: AtomicU64,
+    /// Whether the other pipeline is said to be stale.
+    pub(super) stale: AtomicBool,
     stopped: AtomicBool,
 }
 
@@ -65,7 +68,8 @@ impl Reader {
 impl Seen {
     fn note(&self, answer: &str) {
         let fields: Vec<&str> = answer.trim().split('\t').collect();
-        let [_, crowd, other, moment] = fields[..] else { return };
+        let [_, crowd, other, moment, stale] = fields[..] else { return };
+        self.stale.store(stale == "1", Ordering::Relaxed);
         self.looks.fetch_add(1, Ordering::Relaxed);
         // Before the first row there is nothing to add up.
         if crowd == "0" || other == "0" {
