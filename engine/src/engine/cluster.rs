@@ -27,7 +27,7 @@ use crate::alarm::Alarm;
 
 use super::{Cluster, EngineError};
 pub(super) use connection::CutIfStopped;
-use connection::{Connection, Streams};
+use connection::{Connection, Messages, Streams};
 pub(super) use greeting::Greeting;
 
 /// From one try to the next.
@@ -236,9 +236,11 @@ impl Connected {
         let Self { sockets, process, alarm } = self;
         let streams =
             sockets.iter().flatten().map(TcpStream::try_clone).collect::<Result<_, _>>()?;
-        let streams = Streams { streams, alarm: alarm.clone() };
-        let connection = |(other, socket): (usize, Option<TcpStream>)| {
-            socket.map(|socket| Connection::new(socket, other, alarm.clone()))
+        let (working, workers) = crossbeam_channel::bounded(0);
+        let streams = Streams { streams, alarm: alarm.clone(), _workers: working };
+        let connection = |(process, socket): (usize, Option<TcpStream>)| {
+            let (alarm, workers, messages) = (alarm.clone(), workers.clone(), Messages::default());
+            socket.map(|stream| Connection { stream, process, alarm, workers, messages })
         };
         let connections = sockets.into_iter().enumerate().map(connection).collect();
         let hooks = Hooks::default();
