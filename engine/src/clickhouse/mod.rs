@@ -8,6 +8,7 @@ pub mod moments;
 pub mod rows;
 pub mod serving;
 pub mod settings;
+mod skipped;
 pub mod sql;
 pub mod tables;
 pub mod writer;

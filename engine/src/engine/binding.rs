@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 use crate::{
     alarm::Alarm,
     binder::{Binder, BoundPipeline, Notice},
-    kafka::{binding_log::BindingLogError, partitions::PartitionFinder},
+    kafka::partitions::PartitionFinder,
     pipeline::Pipeline,
 };
 
@@ -23,7 +23,7 @@ use super::{
 
 /// They end with the engine.
 pub(super) struct BindingThreads {
-    pub(super) binder: JoinHandle<Result<(), BindingLogError>>,
+    pub(super) binder: JoinHandle<Result<(), EngineError>>,
     pub(super) finder: JoinHandle<()>,
 }
 
@@ -65,7 +65,7 @@ fn find_partitions(
             match finder.find(&names) {
                 Ok(found) => {
                     for (index, topic) in (0u16..).zip(&names) {
-                        if found.keys().any(|partition| partition.topic == index) {
+                        if found.partitions.keys().any(|partition| partition.topic == index) {
                             missing.remove(topic);
                         } else if missing.insert(topic.clone()) {
                             tracing::warn!(topic, "the topic does not exist yet, waiting for it");

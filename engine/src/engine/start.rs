@@ -23,7 +23,7 @@ use crate::{
     },
     dataflow::{self, source::Waker},
     http::Readiness,
-    kafka::{partitions::PartitionFinder, reader::Reader},
+    kafka::{partitions::PartitionFinder, reader::Reader, witness},
     metrics::Metrics,
     pipeline::Pipeline,
     snapshot::StartingPoint,
@@ -139,7 +139,8 @@ fn start_readers(
             Reader::start(&config.kafka, Arc::clone(topics), config.buffer_bytes_max, wake);
         reader.map(Arc::new).map_err(|source| kafka_error(config, source))
     };
-    let readers = wakers.iter().map(start).collect::<Result<_, _>>()?;
+    let readers: Vec<_> = wakers.iter().map(start).collect::<Result<_, _>>()?;
+    witness::start(&config.kafka, &readers).map_err(|source| kafka_error(config, source))?;
     Ok((wakers, readers))
 }
 

@@ -313,7 +313,7 @@ impl Iterator for BindingReader {
 
 /// Creates the topic unless it exists: an embedded broker cannot be asked to create one.
 async fn create_topic(settings: &KafkaSettings, topic: &str) -> Result<(), KafkaError> {
-    if !PartitionFinder::new(settings)?.find(&[topic.to_owned()])?.is_empty() {
+    if !PartitionFinder::new(settings)?.find(&[topic.to_owned()])?.partitions.is_empty() {
         return Ok(());
     }
     let admin: AdminClient<_> = settings.create(&[], DefaultClientContext)?;
