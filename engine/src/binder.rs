@@ -23,8 +23,8 @@ use crate::{
     clock::now_ms,
     crash_point::crash_point,
     dataflow::source::Waker,
-    http::Readiness,
     engine::EngineError,
+    http::Readiness,
     kafka::{
         TopicIds, TopicPartition,
         binding_log::{BindingLog, LoggedBinding},
@@ -170,7 +170,8 @@ struct Progress {
     decoded: Option<Epoch>,
     unmarked: BTreeMap<Epoch, (Instant, BTreeSet<usize>)>,
     found: BTreeMap<TopicPartition, i64>,
-    elsewhere: BTreeMap<TopicPartition, Fetched>,
+    /// What other processes' readers have fetched, and when we heard of it.
+    elsewhere: BTreeMap<TopicPartition, (Instant, Fetched)>,
     topic_ids: TopicIds,
     accepted: BTreeMap<(usize, TopicPartition), Instant>,
     watch: Watch,
@@ -181,8 +182,8 @@ struct Progress {
     snapshot: Option<Taking>,
     snapshot_since: Option<Instant>,
     drain_since_ms: Option<i64>,
-    /// Since when everything is to be read to its end, ms since 1970.
-    draining_ms: Option<i64>,
+    /// Since when everything is to be read to its end.
+    draining: Option<Instant>,
     stopped: bool,
 }
 
@@ -363,7 +364,9 @@ impl Binder {
     fn hear(&self, notice: Notice, progress: &mut Progress) {
         match notice {
             Notice::Decoded { epoch, reached, fetched } => {
-                progress.elsewhere.extend(fetched);
+                let heard = Instant::now();
+                let fetched = fetched.into_iter();
+                progress.elsewhere.extend(fetched.map(|(partition, of)| (partition, (heard, of))));
                 progress.decoded = progress.decoded.max(Some(epoch));
                 for (pipeline, partition, time) in reached {
                     let newest =
@@ -401,7 +404,7 @@ impl Binder {
                 }
             }
             Notice::Found(found) => self.find(found, progress),
-            Notice::Drain => progress.draining_ms = Some(now_ms()),
+            Notice::Drain => progress.draining = Some(Instant::now()),
             Notice::Stop => progress.stopped = true,
         }
     }
@@ -481,8 +484,10 @@ impl Binder {
             let at_end = state.is_some_and(|state| state.at_end);
             let is_back = progress.watch.is_back(partition, self.limits.idle_after);
             let oldest = match state {
-                // Whatever comes now came to the broker later.
-                Some(state) if at_end && !is_back => Some(state.asked_ms),
+                // Whatever is unread came to the broker since.
+                Some(state) if at_end && !is_back => state.age_ms.map(|age_ms| {
+                    i64::try_from(epoch.0.saturating_sub(age_ms)).unwrap_or(i64::MAX)
+                }),
                 Some(state) => state.last_broker_time_ms,
                 None => None,
             };
@@ -517,7 +522,7 @@ impl Binder {
                 reader.assign(partition, from_offset, &topic_ids);
             }
         }
-        let mut fetched = progress.elsewhere.clone();
+        let mut fetched: BTreeMap<_, _> = progress.elsewhere.iter().map(heard_of).collect();
         fetched.extend(self.readers.iter().flat_map(|reader| reader.fetched()));
         self.metrics.buffered(self.readers.iter().map(|reader| reader.buffered_bytes()).sum());
         fetched
@@ -525,14 +530,15 @@ impl Binder {
 
     /// Whether everything in the topics is bound and published.
     fn drained(&self, progress: &mut Progress) -> bool {
-        let Some(draining_ms) = progress.draining_ms.filter(|_| !progress.found.is_empty()) else {
+        let Some(draining) = progress.draining.filter(|_| !progress.found.is_empty()) else {
             return false;
         };
+        let is_asked_since = |age_ms| Duration::from_millis(age_ms) < draining.elapsed();
         let Some(last) = progress.last.clone() else { return false };
         let fetched = self.fetched(progress);
         let all_bound = starts(progress).iter().all(|(partition, next_offset)| {
             fetched.get(partition).is_some_and(|state| {
-                let is_at_end = state.at_end && state.asked_ms >= draining_ms;
+                let is_at_end = state.at_end && state.age_ms.is_some_and(is_asked_since);
                 is_at_end && state.next_offset <= *next_offset
             })
         });
@@ -613,6 +619,15 @@ fn starts(progress: &Progress) -> BTreeMap<TopicPartition, i64> {
     }
     starts.extend(bound().map(|(partition, range)| (*partition, range.next_offset)));
     starts
+}
+
+/// What another process fetched has aged since we heard of it.
+fn heard_of(
+    (partition, (heard, fetched)): (&TopicPartition, &(Instant, Fetched)),
+) -> (TopicPartition, Fetched) {
+    let since_ms = u64::try_from(heard.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let age_ms = fetched.age_ms.map(|age_ms| age_ms.saturating_add(since_ms));
+    (*partition, Fetched { age_ms, ..*fetched })
 }
 
 /// Which topics are read: those that are bound, whatever is there now.

@@ -18,7 +18,7 @@ pub struct PartitionRange {
     /// Whether the partition had nothing to say and does not hold the watermark back.
     pub idle: bool,
     /// If offsets before `from_offset` were lost and skipped, the first of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub skipped_from: Option<i64>,
 }
 

@@ -43,9 +43,11 @@ impl Binder {
         from_offset: i64,
         state: Option<&Fetched>,
     ) -> Result<Option<i64>, LostOffsets> {
-        // What was fetched before the gap is bound first.
+        // What was fetched before the gap is bound first; another process may not have heard yet of
+        // a gap that is skipped already.
         let is_next = |state: &&Fetched| state.next_offset <= from_offset;
-        let Some(until_offset) = state.filter(is_next).and_then(|state| state.lost_until) else {
+        let lost_until = state.filter(is_next).and_then(|state| state.lost_until);
+        let Some(until_offset) = lost_until.filter(|until| *until > from_offset) else {
             return Ok(None);
         };
         let topic = self.topics[usize::from(partition.topic)].to_string();
@@ -56,7 +58,10 @@ impl Binder {
             OnLostOffsets::Skip => {
                 let LostOffsets { topic, .. } = &lost;
                 tracing::warn!(
-                    topic, partition, from_offset, until_offset,
+                    topic,
+                    partition,
+                    from_offset,
+                    until_offset,
                     "Kafka has removed records before they were read, skipping them"
                 );
                 self.metrics.skipped(topic, partition, until_offset.abs_diff(from_offset));

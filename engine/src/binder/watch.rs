@@ -16,9 +16,8 @@ use crate::kafka::{TopicPartition, reader::Fetched};
 pub(super) struct Watch(BTreeMap<TopicPartition, Watched>);
 
 struct Watched {
-    asked_ms: i64,
-    /// When we heard the newest answer.
-    heard: Instant,
+    /// When Kafka was asked last of what it answered.
+    asked: Instant,
     /// Since when there was no gap between answers.
     since: Instant,
     /// Whether there was one before.
@@ -28,21 +27,16 @@ struct Watched {
 impl Watch {
     /// Takes note of what Kafka says. Without an answer for longer than `gap_max` it was away.
     pub(super) fn look(&mut self, fetched: &BTreeMap<TopicPartition, Fetched>, gap_max: Duration) {
-        let now = Instant::now();
-        for (partition, Fetched { asked_ms, .. }) in fetched {
-            if *asked_ms == i64::MIN {
-                continue;
-            }
-            let new = Watched { asked_ms: *asked_ms, heard: now, since: now, was_away: false };
+        for (partition, Fetched { age_ms, .. }) in fetched {
+            let age = age_ms.map(Duration::from_millis);
+            let Some(asked) = age.and_then(|age| Instant::now().checked_sub(age)) else { continue };
+            let new = Watched { asked, since: asked, was_away: false };
             let watched = self.0.entry(*partition).or_insert(new);
-            if watched.asked_ms != *asked_ms {
-                if now - watched.heard > gap_max {
-                    watched.since = now;
-                    watched.was_away = true;
-                }
-                watched.heard = now;
-                watched.asked_ms = *asked_ms;
+            if asked.saturating_duration_since(watched.asked) > gap_max {
+                watched.since = asked;
+                watched.was_away = true;
             }
+            watched.asked = asked;
         }
     }
 
@@ -55,7 +49,7 @@ impl Watch {
     ) -> bool {
         self.0.get(&partition).is_some_and(|watched| {
             let since = accepted.map_or(watched.since, |accepted| accepted.max(watched.since));
-            watched.heard >= since + idle_after
+            watched.asked >= since + idle_after
         })
     }
 
@@ -68,18 +62,17 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::thread::sleep;
-
     use super::*;
 
     const PARTITION: TopicPartition = TopicPartition { topic: 0, partition: 0 };
-    const SHORT: Duration = Duration::from_millis(20);
+    const SHORT: Duration = Duration::from_millis(2_000);
 
-    fn look(watch: &mut Watch, asked_ms: i64) {
+    /// Kafka was asked this long ago.
+    fn look(watch: &mut Watch, age: Duration) {
         let fetched = Fetched {
             next_offset: 0,
             at_end: true,
-            asked_ms,
+            age_ms: Some(age.as_millis() as u64),
             last_broker_time_ms: None,
             lost_until: None,
         };
@@ -90,26 +83,22 @@ mod tests {
     fn nobody_is_silent_who_was_not_asked() {
         let mut watch = Watch::default();
         assert!(!watch.is_silent(PARTITION, None, Duration::ZERO));
-        look(&mut watch, 1);
-        sleep(2 * SHORT);
-        // Kafka has said nothing since.
-        look(&mut watch, 1);
-        assert!(!watch.is_silent(PARTITION, None, SHORT));
+        look(&mut watch, Duration::from_secs(60));
+        look(&mut watch, Duration::from_secs(60) - SHORT / 2);
+        assert!(watch.is_silent(PARTITION, None, SHORT / 4), "it answered all the time");
+        assert!(!watch.is_back(PARTITION, Duration::from_secs(100)));
         // It is back, and the time begins anew.
-        look(&mut watch, 2);
-        assert!(!watch.is_silent(PARTITION, None, SHORT));
+        look(&mut watch, Duration::ZERO);
+        assert!(!watch.is_silent(PARTITION, None, SHORT / 4));
         assert!(watch.is_back(PARTITION, Duration::from_secs(60)));
     }
 
     #[test]
     fn what_is_accepted_begins_the_time_anew() {
         let mut watch = Watch::default();
-        look(&mut watch, 1);
-        let half = SHORT / 2;
-        sleep(half);
-        look(&mut watch, 2);
-        assert!(watch.is_silent(PARTITION, None, half));
-        assert!(!watch.is_silent(PARTITION, Some(Instant::now()), half));
-        assert!(!watch.is_back(PARTITION, Duration::from_secs(60)));
+        look(&mut watch, SHORT / 2);
+        look(&mut watch, Duration::ZERO);
+        assert!(watch.is_silent(PARTITION, None, SHORT / 4));
+        assert!(!watch.is_silent(PARTITION, Some(Instant::now()), SHORT / 4));
     }
 }

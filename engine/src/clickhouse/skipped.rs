@@ -23,7 +23,9 @@ pub(super) fn rows(marks: &[Mark]) -> Option<TableBatch> {
         return None;
     }
     let texts = |text: fn(&Mark, &MarkedRange) -> String| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(all.iter().map(|(mark, range, _)| text(mark, range))))
+        Arc::new(StringArray::from_iter_values(
+            all.iter().map(|(mark, range, _)| text(mark, range)),
+        ))
     };
     let epochs = all.iter().map(|(mark, ..)| mark.tick.epoch.0);
     let times = epochs.clone().map(|epoch| i64::try_from(epoch).unwrap_or(i64::MAX));
@@ -35,8 +37,9 @@ pub(super) fn rows(marks: &[Mark]) -> Option<TableBatch> {
         ("topic", texts(|_, marked| marked.topic.to_string())),
         (
             "partition",
-            Arc::new(Int32Array::from_iter_values(all.iter().map(|(_, marked, _)| marked.partition)))
-                as ArrayRef,
+            Arc::new(Int32Array::from_iter_values(
+                all.iter().map(|(_, marked, _)| marked.partition),
+            )) as ArrayRef,
         ),
         ("from_offset", Arc::new(Int64Array::from_iter_values(all.iter().map(|(.., from)| *from)))),
         ("next_offset", Arc::new(Int64Array::from_iter_values(next))),

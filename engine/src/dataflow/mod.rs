@@ -368,9 +368,7 @@ fn mark<'scope>(
 fn ranges(binding: &Binding, topics: &BTreeMap<u16, Arc<str>>) -> Vec<MarkedRange> {
     let partitions = binding.partitions.iter();
     partitions
-        .filter(|(_, range)| {
-            range.next_offset > range.from_offset || range.skipped_from.is_some()
-        })
+        .filter(|(_, range)| range.next_offset > range.from_offset || range.skipped_from.is_some())
         .filter_map(|(partition, range)| {
             let topic = Arc::clone(topics.get(&partition.topic)?);
             Some(MarkedRange { topic, partition: partition.partition, range: *range })

@@ -10,8 +10,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, Offset as KafkaOffset, TopicPartitionList,
-    bindings as native,
+    ClientContext, Offset as KafkaOffset, TopicPartitionList, bindings as native,
     client::Client,
     error::{IsError, KafkaError},
     types::RDKafkaRespErr,

@@ -14,7 +14,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use citycell_operators::records::Records;
@@ -41,15 +41,16 @@ const FULL_PAUSE: Duration = Duration::from_millis(2);
 /// Messages per call into librdkafka.
 const BATCH_MESSAGES: usize = 1024;
 
-/// How far a partition has been fetched, as of when Kafka was last asked about it.
+/// How far a partition has been fetched, as Kafka confirmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Fetched {
     /// Everything before this offset is in the buffer or has been taken from it.
     pub next_offset: i64,
     /// Whether that was the partition's end.
     pub at_end: bool,
-    /// When Kafka was asked, ms since 1970: whatever is unread of a partition at its end came later.
-    pub asked_ms: i64,
+    /// How long ago Kafka was asked, ms: whatever is unread of a partition at its end came later. No
+    /// point in time, since clocks step and those of other processes differ. None before it answered.
+    pub age_ms: Option<u64>,
     /// The broker's timestamp of the last record fetched.
     pub last_broker_time_ms: Option<i64>,
     /// Kafka's first offset, if it is behind `next_offset`: what lies between is gone.
@@ -105,8 +106,9 @@ struct PartitionBuffer {
     /// Everything before this offset has been moved into the buffer.
     read_offset: i64,
     last_broker_time_ms: Option<i64>,
-    /// How much of that is confirmed.
+    /// How much of that is confirmed, and when Kafka was asked for that.
     fetched: Fetched,
+    asked: Option<Instant>,
     /// Everything before this offset is bound and waited for.
     wanted_offset: i64,
     /// The topic that is read; whichever there is if Kafka tells none apart.
@@ -187,7 +189,12 @@ impl Reader {
     #[must_use]
     pub fn fetched(&self) -> Vec<(TopicPartition, Fetched)> {
         let buffers = self.shared.lock();
-        buffers.partitions.iter().map(|(partition, buffer)| (*partition, buffer.fetched)).collect()
+        let age_ms =
+            |asked: Instant| u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let fetched = buffers.partitions.iter().map(|(partition, buffer)| {
+            (*partition, Fetched { age_ms: buffer.asked.map(age_ms), ..buffer.fetched })
+        });
+        fetched.collect()
     }
 
     /// Payload bytes waiting in the buffer.
@@ -249,18 +256,19 @@ impl Reader {
     }
 
     /// What Kafka says of a partition, as it was when it was asked about.
-    pub(super) fn confirm(&self, asked: &Unconfirmed, testimony: Testimony, asked_ms: i64) {
+    pub(super) fn confirm(&self, of: &Unconfirmed, testimony: Testimony, asked: Instant) {
         let mut buffers = self.shared.lock();
-        let Some(buffer) = buffers.partitions.get_mut(&asked.partition) else { return };
+        let Some(buffer) = buffers.partitions.get_mut(&of.partition) else { return };
         // It may have gone on elsewhere since.
-        if asked.out_of_range && buffer.read_offset != asked.read_offset {
+        let is_elsewhere = of.out_of_range && buffer.read_offset != of.read_offset;
+        if is_elsewhere || of.read_offset < buffer.fetched.next_offset {
             return;
         }
         let mut confirmed = Fetched {
-            next_offset: asked.read_offset,
+            next_offset: of.read_offset,
             at_end: false,
-            asked_ms,
-            last_broker_time_ms: asked.last_broker_time_ms,
+            age_ms: None,
+            last_broker_time_ms: of.last_broker_time_ms,
             lost_until: None,
         };
         match testimony {
@@ -268,7 +276,7 @@ impl Reader {
             Testimony::Lost { first_offset } => confirmed.lost_until = Some(first_offset),
             Testimony::InRange => {
                 buffer.out_of_range = false;
-                let _ = self.assignments.send((asked.partition, asked.read_offset));
+                let _ = self.assignments.send((of.partition, of.read_offset));
             }
             Testimony::Failed(failure) => {
                 buffer.failure = Some(failure);
@@ -280,6 +288,7 @@ impl Reader {
         let is_news = confirmed.next_offset > buffer.fetched.next_offset
             || confirmed.lost_until != buffer.fetched.lost_until;
         buffer.fetched = confirmed;
+        buffer.asked = Some(asked);
         drop(buffers);
         if is_news {
             (self.shared.wake)();
@@ -305,7 +314,7 @@ impl PartitionBuffer {
         let fetched = Fetched {
             next_offset,
             at_end: false,
-            asked_ms: i64::MIN,
+            age_ms: None,
             last_broker_time_ms: None,
             lost_until: None,
         };
@@ -314,6 +323,7 @@ impl PartitionBuffer {
             read_offset: next_offset,
             last_broker_time_ms: None,
             fetched,
+            asked: None,
             wanted_offset: next_offset,
             topic_id,
             out_of_range: false,
@@ -325,8 +335,7 @@ impl PartitionBuffer {
     fn go_on_at(&mut self, next_offset: i64) {
         self.read_offset = next_offset;
         self.out_of_range = false;
-        self.fetched =
-            Fetched { next_offset, at_end: false, lost_until: None, ..self.fetched };
+        self.fetched = Fetched { next_offset, at_end: false, lost_until: None, ..self.fetched };
     }
 
     fn push(&mut self, topic: &Arc<str>, message: Message<'_>) {
@@ -410,8 +419,7 @@ impl ReadingThread {
     /// however full the buffer is: of other partitions it may hold what only later epochs take.
     fn is_full(&self) -> bool {
         let buffers = self.shared.lock();
-        let has_all_wanted =
-            |buffer: &PartitionBuffer| buffer.read_offset >= buffer.wanted_offset;
+        let has_all_wanted = |buffer: &PartitionBuffer| buffer.read_offset >= buffer.wanted_offset;
         buffers.bytes >= self.buffer_bytes_max && buffers.partitions.values().all(has_all_wanted)
     }
 }

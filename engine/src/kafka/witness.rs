@@ -10,15 +10,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
     consumer::{BaseConsumer, Consumer, DefaultConsumerContext},
     error::KafkaError,
 };
-
-use crate::clock::now_ms;
 
 use super::{
     KafkaSettings, TopicPartition,
@@ -95,7 +93,7 @@ impl Witness {
         if unconfirmed.is_empty() {
             return Ok(());
         }
-        let asked_ms = now_ms();
+        let asked = Instant::now();
         let topics: BTreeSet<&str> = unconfirmed.iter().map(|(_, of)| &*of.topic).collect();
         let topics: Vec<&str> = topics.into_iter().collect();
         let ids = topic_ids(self.consumer.client(), &topics)?;
@@ -110,7 +108,7 @@ impl Witness {
             match self.testimony(of, id, &ends) {
                 Ok(testimony) => {
                     if let Some(reader) = reader.upgrade() {
-                        reader.confirm(of, testimony, asked_ms);
+                        reader.confirm(of, testimony, asked);
                     }
                 }
                 Err(error) => tracing::warn!(topic = %of.topic, %error, "asking again"),

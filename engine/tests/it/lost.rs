@@ -12,7 +12,7 @@ use citycell::{
 use tempfile::TempDir;
 
 use crate::{
-    broker::{self, Sender, create_topic, delete_before, delete_topic, unique},
+    broker::{self, Sender, add_partitions, create_topic, delete_before, delete_topic, unique},
     city::{config, crowd_flow, event},
     program::Program,
     restart::{left_behind, wait},
@@ -47,8 +47,7 @@ impl Deployment {
     }
 
     fn config(&self, on_lost_offsets: OnLostOffsets) -> EngineConfig {
-        let mut config =
-            config(&self.topic, self.store.settings(), vec![crowd_flow(&self.topic)]);
+        let mut config = config(&self.topic, self.store.settings(), vec![crowd_flow(&self.topic)]);
         config.limits.on_lost_offsets = on_lost_offsets;
         config.snapshots = Some(SnapshotSettings {
             location: self.folder.path().to_str().unwrap().to_owned(),
@@ -132,7 +131,8 @@ async fn offsets_that_retention_removed_stop_the_engine_unless_told_to_skip_them
     let (ended_well, said) = run(&["--until-end", "--on-lost-offsets", "skip"], "");
     assert!(ended_well, "{said}");
     city.counts(70).await;
-    let skipped = "SELECT DISTINCT pipeline, topic, partition, from_offset, next_offset FROM skipped";
+    let skipped =
+        "SELECT DISTINCT pipeline, topic, partition, from_offset, next_offset FROM skipped";
     let expected = format!("crowd_flow\t{}\t0\t40\t70", city.topic);
     assert_eq!(city.store.lines(skipped).await, [expected]);
     let whens = "SELECT count(DISTINCT epoch, skipped_at) FROM skipped";
@@ -202,6 +202,29 @@ async fn a_skip_is_replayed_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn records_of_a_partition_that_was_never_seen_are_lost_too() {
+    let mut city = Deployment::new("unseen").await;
+    city.say(3);
+    city.count_everything().await;
+    add_partitions(&city.topic, 2).await;
+    let sender = Sender::new();
+    for number in 100..110 {
+        let payload = event(&number.to_string(), number, 0, "s", 1);
+        sender.send(&city.topic, 1, Some(payload.as_bytes()));
+    }
+    sender.flush();
+    delete_before(&city.topic, 1, 4).await;
+    let error = city.fails(OnLostOffsets::Stop).await;
+    assert!(error.contains("partition 1: Kafka has removed the offsets 0 to before 4"), "{error}");
+    let engine = city.start(OnLostOffsets::Skip).await;
+    engine.drain();
+    wait(engine).await;
+    let counted = "SELECT sum(records) FROM epochs";
+    assert_eq!(city.store.lines(counted).await, ["9"]);
+    city.audited().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_is_made_again_is_not_taken_for_the_one_before() {
     let mut city = Deployment::new("remade").await;
     city.say(40);
@@ -226,7 +249,8 @@ async fn a_topic_that_is_made_again_is_not_taken_for_the_one_before() {
     assert!(error.contains("Everything before offset 3 was read"), "{error}");
     for city in [&city, &other] {
         let people = city.store.lines("SELECT sum(people) FROM crowd_flow WHERE level = 'city'");
-        let counted = city.store.lines("SELECT max(arrayMax(range -> range.4, ranges)) FROM epochs");
+        let counted =
+            city.store.lines("SELECT max(arrayMax(range -> range.4, ranges)) FROM epochs");
         assert_eq!(people.await, counted.await, "records of the new topic are counted");
         city.audited().await;
     }

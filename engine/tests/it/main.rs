@@ -18,6 +18,7 @@ mod oracle;
 mod outage;
 mod partitions;
 mod pipeline_files;
+mod pressure;
 mod privileges;
 mod processes;
 mod program;

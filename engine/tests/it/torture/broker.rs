@@ -11,23 +11,23 @@ use tempfile::TempDir;
 
 use super::signal;
 
-pub(super) struct OwnBroker {
+pub(crate) struct OwnBroker {
     port: u16,
     folder: TempDir,
 }
 
 impl OwnBroker {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let broker = Self { port: free_ports(), folder: tempfile::tempdir().unwrap() };
         broker.script("start");
         broker
     }
 
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    pub(super) fn kill_and_restart(&self, away: Duration) {
+    pub(crate) fn kill_and_restart(&self, away: Duration) {
         signal(self.pid(), "KILL");
         std::thread::sleep(away);
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -37,7 +37,7 @@ impl OwnBroker {
         self.script("start");
     }
 
-    pub(super) fn freeze(&self, away: Duration) {
+    pub(crate) fn freeze(&self, away: Duration) {
         signal(self.pid(), "STOP");
         std::thread::sleep(away);
         signal(self.pid(), "CONT");

@@ -4,11 +4,11 @@
 //! `make torture KILLS=200 SEED=7` or `make torture SECONDS=3600` runs it long; its last line is
 //! JSON.
 
-mod broker;
+pub(crate) mod broker;
 mod engines;
 mod faults;
 mod judge;
-mod proxy;
+pub(crate) mod proxy;
 mod reader;
 
 use std::{
@@ -159,7 +159,7 @@ async fn whatever_is_killed_no_number_changes() {
     assert!(looked[0] > 10 && verdict.rows > 100, "too little was looked at");
 }
 
-fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     // The process may be gone already.
     let _ = Command::new("kill").args(["-s", name, &pid.to_string()]).status();
 }

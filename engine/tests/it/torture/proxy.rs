@@ -17,20 +17,22 @@ use tokio::{
 /// How bytes pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     Open,
     Slow,
+    /// Slower than an insert usually takes, tenfold.
+    Slower,
     Cut,
 }
 
 /// Listens for one address and passes on to another.
-pub(super) struct Proxy {
-    pub(super) address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     mode: Arc<AtomicU8>,
 }
 
 impl Proxy {
-    pub(super) async fn start(target: String) -> Self {
+    pub(crate) async fn start(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mode = Arc::new(AtomicU8::new(Mode::Open as u8));
@@ -52,7 +54,7 @@ impl Proxy {
         Self { address, mode }
     }
 
-    pub(super) fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.mode.store(mode as u8, Ordering::Relaxed);
     }
 }
@@ -68,8 +70,9 @@ async fn pass(
         if count == 0 || mode == Mode::Cut as u8 {
             return;
         }
-        if mode == Mode::Slow as u8 {
-            tokio::time::sleep(Duration::from_millis(40)).await;
+        if mode == Mode::Slow as u8 || mode == Mode::Slower as u8 {
+            let pause_ms = if mode == Mode::Slow as u8 { 40 } else { 150 };
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
