@@ -17,6 +17,10 @@ test: store/node_modules ## Run every test, with a real Kafka beside them
 torture: store/node_modules ## Kill everything at random (KILLS=, SECONDS=, SEED=), then compare
 	CITYCELL_TORTURE="kills=$(KILLS) seconds=$(SECONDS) seed=$(SEED)" scripts/torture
 
+.PHONY: pressure
+pressure: store/node_modules ## Take everything away for minutes (OUTAGE=120 s), then compare
+	CITYCELL_PRESSURE="$(or $(OUTAGE),120)" scripts/pressure
+
 .PHONY: bench
 bench: prerequisites ## Run the benchmarks at full size
 	cargo build --release --package citycell-benchmarks --bins

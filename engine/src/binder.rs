@@ -4,8 +4,10 @@
 //! what timers run on, makes that durable, and only then lets the dataflow see it. After a restart
 //! it first hands out the epochs that were bound before, as they were bound.
 
+mod lost;
 mod reached;
 mod snapshots;
+mod watch;
 mod watermarks;
 
 use std::{
@@ -23,20 +25,23 @@ use crate::{
     clock::now_ms,
     crash_point::crash_point,
     dataflow::source::Waker,
+    engine::EngineError,
     http::Readiness,
     kafka::{
-        TopicPartition,
-        binding_log::{BindingLog, BindingLogError, LoggedBinding},
-        partitions::PartitionEnds,
+        TopicIds, TopicPartition,
+        binding_log::{BindingLog, LoggedBinding},
+        partitions::Found,
         reader::{Fetched, Reader},
     },
     metrics::Metrics,
     snapshot::PipelineState,
 };
 
+pub use lost::{LostOffsets, OnLostOffsets};
 pub(crate) use reached::ReachedTimes;
 pub use snapshots::SnapshotPace;
 pub(crate) use snapshots::Snapshots;
+use watch::Watch;
 use watermarks::Watermarks;
 
 /// What the binder hears from the rest of the engine.
@@ -64,7 +69,7 @@ pub enum Notice {
     /// All workers' files of a snapshot at the end of this epoch are durable.
     SnapshotWritten(Epoch),
     /// Partitions that exist.
-    Found(BTreeMap<TopicPartition, PartitionEnds>),
+    Found(Found),
     /// Stop once everything in the topics is bound and marked.
     Drain,
     /// Stop now; what is bound and not marked is done again at the next start.
@@ -94,6 +99,8 @@ pub struct BinderLimits {
     /// Epochs that may be bound and not yet marked by the pipelines that can write: beyond this the
     /// binder waits.
     pub unmarked_max: usize,
+    /// What becomes of records that Kafka has removed before they were read.
+    pub on_lost_offsets: OnLostOffsets,
 }
 
 /// Epochs of one pipeline that cannot write: beyond this everybody waits for it.
@@ -173,9 +180,11 @@ struct Progress {
     decoded: Option<Epoch>,
     unmarked: BTreeMap<Epoch, (Instant, BTreeSet<usize>)>,
     found: BTreeMap<TopicPartition, i64>,
-    elsewhere: BTreeMap<TopicPartition, Fetched>,
+    /// What other processes' readers have fetched, and when we heard of it.
+    elsewhere: BTreeMap<TopicPartition, (Instant, Fetched)>,
+    topic_ids: TopicIds,
     accepted: BTreeMap<(usize, TopicPartition), Instant>,
-    live_since: Option<Instant>,
+    watch: Watch,
     last: Option<Binding>,
     /// The pipelines that hold nobody back, each with the number of its unmarked epochs.
     stale: BTreeMap<usize, usize>,
@@ -186,7 +195,8 @@ struct Progress {
     /// What the versions that are built have marked.
     followed: Option<Epoch>,
     drain_since_ms: Option<i64>,
-    draining: bool,
+    /// Since when everything is to be read to its end.
+    draining: Option<Instant>,
     stopped: bool,
 }
 
@@ -201,14 +211,15 @@ impl Progress {
             found: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             accepted: BTreeMap::new(),
-            live_since: None,
+            topic_ids: TopicIds::default(),
+            watch: Watch::default(),
             last: None,
             stale: binder.stale.iter().map(|pipeline| (*pipeline, 0)).collect(),
             retired: Arc::default(),
             succeeded: BTreeSet::new(),
             followed: None,
             drain_since_ms: None,
-            draining: false,
+            draining: None,
             stopped: false,
         }
     }
@@ -226,9 +237,9 @@ impl Binder {
     /// binds a new epoch at every tick.
     ///
     /// # Errors
-    /// When the log cannot be read or written; [`BindingLogError::Fenced`] when another engine has
-    /// taken over.
-    pub fn run(self) -> Result<(), BindingLogError> {
+    /// When the log cannot be read or written, also when another engine has taken over; when
+    /// records are lost and not to be skipped.
+    pub fn run(self) -> Result<(), EngineError> {
         let outcome = self.bind_until_stopped();
         self.readiness.set(false);
         if let Some(follower) = &self.follower {
@@ -238,7 +249,7 @@ impl Binder {
         outcome
     }
 
-    fn bind_until_stopped(&self) -> Result<(), BindingLogError> {
+    fn bind_until_stopped(&self) -> Result<(), EngineError> {
         let mut progress = Progress::new(self);
         let start = oldest(&self.known, self.serving);
         let bindings = match start {
@@ -258,7 +269,6 @@ impl Binder {
             }
             self.release(logged, &mut progress);
         }
-        progress.live_since = Some(Instant::now());
         while !progress.stopped {
             self.wait_for_tick(&mut progress);
             self.wait_for_room(&mut progress);
@@ -269,7 +279,7 @@ impl Binder {
                 self.wait_for_marks(&mut progress);
                 break;
             }
-            let binding = self.bind(&progress);
+            let binding = self.bind(&mut progress)?;
             crash_point("before_binding");
             let offset = self.log.append(&binding)?;
             crash_point("after_binding");
@@ -368,7 +378,9 @@ impl Binder {
     fn hear(&self, notice: Notice, progress: &mut Progress) {
         match notice {
             Notice::Decoded { epoch, reached, fetched } => {
-                progress.elsewhere.extend(fetched);
+                let heard = Instant::now();
+                let fetched = fetched.into_iter();
+                progress.elsewhere.extend(fetched.map(|(partition, of)| (partition, (heard, of))));
                 progress.decoded = progress.decoded.max(Some(epoch));
                 progress.reach(reached);
                 progress.snapshots.decoded(epoch, &progress.reached, &self.topics);
@@ -401,8 +413,8 @@ impl Binder {
                 }
             }
             Notice::Succeeded(pipeline) => self.succeed(pipeline, progress),
-            Notice::Found(partitions) => self.find(&partitions, progress),
-            Notice::Drain => progress.draining = true,
+            Notice::Found(found) => self.find(found, progress),
+            Notice::Drain => progress.draining = Some(Instant::now()),
             Notice::Stop => progress.stopped = true,
         }
     }
@@ -441,21 +453,27 @@ impl Binder {
         }
     }
 
-    fn find(&self, partitions: &BTreeMap<TopicPartition, PartitionEnds>, progress: &mut Progress) {
-        for (partition, ends) in partitions {
-            // What was there first stays the beginning: retention may move it, a binding may not.
+    fn find(&self, found: Found, progress: &mut Progress) {
+        // What was there first stays: retention may move a beginning and a topic may be made again,
+        // a binding may not change.
+        for (topic, id) in found.topic_ids {
+            progress.topic_ids.entry(topic).or_insert(id);
+        }
+        for (partition, ends) in &found.partitions {
             progress.found.entry(*partition).or_insert(ends.first_offset);
         }
         let starts = starts(progress);
-        for (partition, ends) in partitions {
+        for (partition, ends) in &found.partitions {
             let topic = &self.topics[usize::from(partition.topic)];
             let bound = starts.get(partition).copied().unwrap_or(ends.first_offset);
-            self.metrics.lag(topic, partition.partition, ends.end_offset - bound);
+            self.metrics.lag(topic, partition.partition, (ends.end_offset - bound).max(0));
         }
     }
 
-    fn bind(&self, progress: &Progress) -> Binding {
+    fn bind(&self, progress: &mut Progress) -> Result<Binding, LostOffsets> {
         let fetched = self.fetched(progress);
+        progress.watch.look(&fetched, self.limits.tick + self.limits.idle_after);
+        let progress = &*progress;
         let previous = progress.last.as_ref();
         let epoch =
             Epoch(now_ms().unsigned_abs().max(previous.map_or(0, |binding| binding.epoch.0 + 1)));
@@ -465,23 +483,34 @@ impl Binder {
         let mut watermarks = Watermarks::new(self, progress);
         for (partition, from_offset) in starts(progress) {
             let state = fetched.get(&partition);
+            let skipped_from = self.skip_lost(partition, from_offset, state)?;
+            let lost_until = state.and_then(|state| state.lost_until);
+            let from_offset = skipped_from.and(lost_until).unwrap_or(from_offset);
             let next_offset = state.map_or(from_offset, |state| state.next_offset.max(from_offset));
             let at_end = state.is_some_and(|state| state.at_end);
-            if !at_end {
-                let oldest = state.and_then(|state| state.last_broker_time_ms);
-                bound_time_ms = bound_time_ms.min(oldest.unwrap_or(i64::MIN));
-            }
+            let is_back = progress.watch.is_back(partition, self.limits.idle_after);
+            let oldest = match state {
+                // Whatever is unread came to the broker since.
+                Some(state) if at_end && !is_back => state.age_ms.map(|age_ms| {
+                    i64::try_from(epoch.0.saturating_sub(age_ms)).unwrap_or(i64::MAX)
+                }),
+                Some(state) => state.last_broker_time_ms,
+                None => None,
+            };
+            bound_time_ms = bound_time_ms.min(oldest.unwrap_or(i64::MIN));
             let idle = watermarks.hold_back(partition, at_end);
-            partitions.insert(partition, PartitionRange { from_offset, next_offset, idle });
+            let range = PartitionRange { from_offset, next_offset, idle, skipped_from };
+            partitions.insert(partition, range);
         }
         let versions = self.leading(progress).map(|(_, pipeline)| pipeline);
-        Binding {
+        Ok(Binding {
             epoch,
             bound_time_ms: bound_time_ms.max(previous_bound_time_ms),
             previous_bound_time_ms,
             watermarks: watermarks.finish(),
             partitions,
             left: previous.map_or_else(BTreeMap::new, |binding| binding.left.clone()),
+            topic_ids: topic_ids(progress),
             versions: versions
                 .map(|pipeline| (pipeline.name.clone(), pipeline.version.clone()))
                 .collect(),
@@ -489,17 +518,18 @@ impl Binder {
             snapshot: false,
             started_at: Arc::default(),
             retired: Arc::default(),
-        }
+        })
     }
 
     /// How far each partition is read ahead; newly found ones begin to be read.
     fn fetched(&self, progress: &Progress) -> BTreeMap<TopicPartition, Fetched> {
+        let topic_ids = topic_ids(progress);
         for (partition, from_offset) in starts(progress) {
             if let Some(reader) = self.readers.get(owner(partition, self.workers)) {
-                reader.assign(partition, from_offset);
+                reader.assign(partition, from_offset, &topic_ids);
             }
         }
-        let mut fetched = progress.elsewhere.clone();
+        let mut fetched: BTreeMap<_, _> = progress.elsewhere.iter().map(heard_of).collect();
         fetched.extend(self.readers.iter().flat_map(|reader| reader.fetched()));
         self.metrics.buffered(self.readers.iter().map(|reader| reader.buffered_bytes()).sum());
         fetched
@@ -508,16 +538,19 @@ impl Binder {
     /// Whether everything in the topics is bound and published.
     fn drained(&self, progress: &mut Progress) -> bool {
         // A version that is built takes its place at an epoch, which must be bound.
-        let built = self.pipelines.len() - self.serving;
-        if !progress.draining || progress.found.is_empty() || progress.succeeded.len() < built {
+        let is_built = self.pipelines.len() - self.serving == progress.succeeded.len();
+        let draining = progress.draining.filter(|_| !progress.found.is_empty() && is_built);
+        let Some(draining) = draining else {
             return false;
-        }
+        };
+        let is_asked_since = |age_ms| Duration::from_millis(age_ms) < draining.elapsed();
         let Some(last) = progress.last.clone() else { return false };
         let fetched = self.fetched(progress);
         let all_bound = starts(progress).iter().all(|(partition, next_offset)| {
-            fetched
-                .get(partition)
-                .is_some_and(|state| state.at_end && state.next_offset <= *next_offset)
+            fetched.get(partition).is_some_and(|state| {
+                let is_at_end = state.at_end && state.age_ms.is_some_and(is_asked_since);
+                is_at_end && state.next_offset <= *next_offset
+            })
         });
         if !all_bound {
             progress.drain_since_ms = None;
@@ -542,12 +575,36 @@ pub(crate) fn oldest(
     Some((oldest.epoch, oldest.binding_offset))
 }
 
-/// Every known partition and the first offset that is not bound yet.
+/// Every known partition and the first offset that is not bound yet. A topic that is bound already
+/// has shown all that it had: a partition that it did not have then is read from its first record,
+/// also if Kafka has removed that since.
 fn starts(progress: &Progress) -> BTreeMap<TopicPartition, i64> {
     let mut starts = progress.found.clone();
-    let bound = progress.last.iter().flat_map(|binding| &binding.partitions);
-    starts.extend(bound.map(|(partition, range)| (*partition, range.next_offset)));
+    let bound = || progress.last.iter().flat_map(|binding| &binding.partitions);
+    let topics: BTreeSet<u16> = bound().map(|(partition, _)| partition.topic).collect();
+    for (partition, first_offset) in &mut starts {
+        if topics.contains(&partition.topic) {
+            *first_offset = 0;
+        }
+    }
+    starts.extend(bound().map(|(partition, range)| (*partition, range.next_offset)));
     starts
+}
+
+/// What another process fetched has aged since we heard of it.
+fn heard_of(
+    (partition, (heard, fetched)): (&TopicPartition, &(Instant, Fetched)),
+) -> (TopicPartition, Fetched) {
+    let since_ms = u64::try_from(heard.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let age_ms = fetched.age_ms.map(|age_ms| age_ms.saturating_add(since_ms));
+    (*partition, Fetched { age_ms, ..*fetched })
+}
+
+/// Which topics are read: those that are bound, whatever is there now.
+fn topic_ids(progress: &Progress) -> TopicIds {
+    let mut topic_ids = progress.topic_ids.clone();
+    topic_ids.extend(progress.last.iter().flat_map(|binding| binding.topic_ids.clone()));
+    topic_ids
 }
 
 /// The worker that reads a partition: partitions of one topic spread over all workers.

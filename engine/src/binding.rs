@@ -9,7 +9,7 @@ use citycell_operators::tick::Tick;
 use citycell_schemas::{Epoch, EventTime};
 use serde::{Deserialize, Serialize};
 
-use crate::kafka::TopicPartition;
+use crate::kafka::{TopicIds, TopicPartition};
 
 /// The records of one partition that belong to one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct PartitionRange {
     pub next_offset: i64,
     /// Whether the partition had nothing to say and does not hold the watermark back.
     pub idle: bool,
+    /// If offsets before `from_offset` were lost and skipped, the first of them.
+    #[serde(default)]
+    pub skipped_from: Option<i64>,
 }
 
 /// One epoch, fixed before any row of it leaves the process.
@@ -36,6 +39,8 @@ pub struct Binding {
     /// How far each partition was read of topics that no pipeline reads now: whoever comes back to
     /// one reads on from there.
     pub left: BTreeMap<String, BTreeMap<i32, i64>>,
+    /// Which topics these are, also those that are not read now; unknown of a broker that has no ids.
+    pub topic_ids: TopicIds,
     /// What each pipeline had seen of event time in all epochs before this one, also those that do
     /// not run now.
     pub watermarks: BTreeMap<String, EventTime>,
@@ -84,6 +89,7 @@ impl Binding {
                 .map(|(topic, ranges)| (topic.to_owned(), ranges))
                 .collect(),
             left: self.left.clone(),
+            topic_ids: self.topic_ids.clone(),
             watermarks: self.watermarks.clone(),
             versions: self.versions.clone(),
             grid: self.grid.clone(),
@@ -115,7 +121,12 @@ impl Binding {
         for (topic, index) in topics.iter().zip(0u16..) {
             let at = |partition| TopicPartition { topic: index, partition };
             for (partition, next) in left.remove(topic.as_ref()).into_iter().flatten() {
-                let nothing = PartitionRange { from_offset: next, next_offset: next, idle: true };
+                let nothing = PartitionRange {
+                    from_offset: next,
+                    next_offset: next,
+                    idle: true,
+                    skipped_from: None,
+                };
                 partitions.insert(at(partition), nothing);
             }
             for (partition, range) in record.partitions.remove(topic.as_ref()).unwrap_or_default() {
@@ -132,6 +143,7 @@ impl Binding {
             previous_bound_time_ms: record.previous_bound_time_ms,
             partitions,
             left,
+            topic_ids: record.topic_ids,
             watermarks: record.watermarks,
             versions: record.versions,
             grid: record.grid,
@@ -152,6 +164,8 @@ struct Record {
     /// Bindings were kept without before there was a reader who left.
     #[serde(default)]
     left: BTreeMap<String, BTreeMap<i32, i64>>,
+    #[serde(default)]
+    topic_ids: TopicIds,
     watermarks: BTreeMap<String, EventTime>,
     versions: BTreeMap<String, String>,
     grid: String,

@@ -58,6 +58,7 @@ pub struct Metrics {
     insert_seconds: Family<Pipeline, Histogram>,
     insert_failures: Family<Pipeline, Counter>,
     lag: Family<Partition, Gauge>,
+    skipped: Family<Partition, Counter>,
     buffered_bytes: Gauge,
     bound_epochs: Counter,
     stale: Family<Pipeline, Gauge>,
@@ -104,6 +105,7 @@ impl Default for Metrics {
             insert_seconds: Family::new_with_constructor(seconds),
             insert_failures: Family::default(),
             lag: Family::default(),
+            skipped: Family::default(),
             buffered_bytes: Gauge::default(),
             bound_epochs: Counter::default(),
             stale: Family::default(),
@@ -128,6 +130,7 @@ impl Default for Metrics {
         registry.register("live_keys", "Keys that the pipeline keeps", m.live_keys.clone());
         registry.register("insert_failures", "Inserts not taken", m.insert_failures.clone());
         registry.register("lag_records", "Records that are not bound yet", m.lag.clone());
+        registry.register("skipped_offsets", "Lost before they were read", m.skipped.clone());
         registry.register("bound_epochs", "Epochs bound", m.bound_epochs.clone());
         registry.register("unmarked_epochs", "Bound and not marked", m.unmarked_epochs.clone());
         registry.register("stale", "1 if the pipeline holds nobody back", m.stale.clone());
@@ -282,6 +285,11 @@ impl Metrics {
     pub(crate) fn lag(&self, topic: &str, partition: i32, records: i64) {
         let label = Partition { topic: topic.to_owned(), partition };
         self.lag.get_or_create(&label).set(records);
+    }
+
+    pub(crate) fn skipped(&self, topic: &str, partition: i32, offsets: u64) {
+        let label = Partition { topic: topic.to_owned(), partition };
+        self.skipped.get_or_create(&label).inc_by(offsets);
     }
 
     pub(crate) fn buffered(&self, bytes: usize) {

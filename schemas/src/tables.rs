@@ -4,11 +4,12 @@
 //! which engine of the family a table has (`{MergeTree}`, `{ReplacingMergeTree}`).
 
 /// Each shared table's name and its `CREATE TABLE IF NOT EXISTS`.
-pub const SHARED: [(&str, &str); 6] = [
+pub const SHARED: [(&str, &str); 7] = [
     ("epochs", include_str!("../tables/epochs.sql")),
     ("moments", include_str!("../tables/moments.sql")),
     ("rejects", include_str!("../tables/rejects.sql")),
     ("late", include_str!("../tables/late.sql")),
+    ("skipped", include_str!("../tables/skipped.sql")),
     ("versions", include_str!("../tables/versions.sql")),
     ("cells", include_str!("../tables/cells.sql")),
 ];

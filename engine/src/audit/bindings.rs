@@ -126,6 +126,14 @@ impl Compared<'_> {
             let (from, next) = (range.from_offset, range.next_offset);
             wanted.then(|| format!("{topic}/{} {from}..{next}", partition.partition))
         });
+        let skipped = binding.partitions.iter().filter_map(|(partition, range)| {
+            let (from, next) = (range.skipped_from?, range.from_offset);
+            let topic = &names[usize::from(partition.topic)];
+            let name = || format!("{topic}/{} {from}..{next}", partition.partition);
+            self.topics.contains(topic).then(name)
+        });
+        let mut skipped: Vec<String> = skipped.collect();
+        skipped.sort_unstable();
         let watermark = binding.watermarks.get(&self.version.pipeline).copied();
         let watermark = watermark.filter(|time| *time > EventTime::MIN);
         let mark = MarkRow {
@@ -133,6 +141,7 @@ impl Compared<'_> {
             watermark_ms: watermark.map(|time| time.0.to_string()),
             bound_time_ms: binding.bound_time_ms.max(0).to_string(),
             joined: ranges.collect(),
+            skipped,
         };
         mark.to_text()
     }
@@ -145,6 +154,7 @@ struct MarkRow {
     watermark_ms: Option<String>,
     bound_time_ms: String,
     joined: Vec<String>,
+    skipped: Vec<String>,
 }
 
 impl MarkRow {
@@ -152,7 +162,11 @@ impl MarkRow {
         let watermark = self.watermark_ms.as_deref().unwrap_or("unknown");
         let ranges =
             if self.joined.is_empty() { "no records".into() } else { self.joined.join(", ") };
-        format!("{ranges}; watermark {watermark}, bound time {} ms", self.bound_time_ms)
+        let skipped = match self.skipped.as_slice() {
+            [] => String::new(),
+            all => format!(", skipped {}", all.join(", ")),
+        };
+        format!("{ranges}{skipped}; watermark {watermark}, bound time {} ms", self.bound_time_ms)
     }
 }
 
@@ -184,9 +198,13 @@ async fn marked(
          toString(toUnixTimestamp64Milli(watermark)) AS watermark_ms, \
          toString(toUnixTimestamp64Milli(bound_time)) AS bound_time_ms, \
          arrayMap(range -> concat(range.1, '/', toString(range.2), ' ', toString(range.3), '..', \
-         toString(range.4)), arraySort(epochs.ranges)) AS joined \
-         FROM epochs WHERE {} AND epoch > {after} AND epoch <= {until}",
-        version.marks()
+         toString(range.4)), arraySort(epochs.ranges)) AS joined, \
+         arraySort(gaps.skipped_ranges) AS skipped \
+         FROM epochs LEFT ANY JOIN (SELECT epoch, groupUniqArray(concat(topic, '/', \
+         toString(partition), ' ', toString(from_offset), '..', toString(next_offset))) \
+         AS skipped_ranges FROM skipped WHERE {marks} GROUP BY epoch) AS gaps USING (epoch) \
+         WHERE {marks} AND epoch > {after} AND epoch <= {until}",
+        marks = version.marks()
     );
     let answer = clickhouse.query("read the marks", &sql, "JSONEachRow").await?;
     let mut marked = BTreeMap::new();

@@ -1,5 +1,6 @@
 -- The ranges of a partition join: each begins where the one before ended. Marks leave out partitions
--- without records, so the one before may be many epochs back.
+-- without records, so the one before may be many epochs back. What was lost and skipped is a range
+-- of its own.
 SELECT
     epoch,
     concat(topic, '/', toString(partition), ' from offset ', toString(ifNull(before, from_offset)),
@@ -23,6 +24,10 @@ FROM
     (
         SELECT epoch, arrayJoin(ranges) AS range
         FROM (SELECT DISTINCT epoch, ranges FROM epochs WHERE {marks})
+        UNION ALL
+        SELECT DISTINCT epoch, (topic, partition, from_offset, next_offset)
+        FROM skipped
+        WHERE {marks}
     )
     WINDOW of_partition AS
     (

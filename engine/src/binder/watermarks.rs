@@ -44,9 +44,8 @@ impl<'a> Watermarks<'a> {
     }
 
     fn is_silent(&self, pipeline: usize, partition: TopicPartition) -> bool {
-        let accepted = self.progress.accepted.get(&(pipeline, partition));
-        let since = accepted.or(self.progress.live_since.as_ref());
-        since.is_some_and(|since| since.elapsed() >= self.binder.limits.idle_after)
+        let accepted = self.progress.accepted.get(&(pipeline, partition)).copied();
+        self.progress.watch.is_silent(partition, accepted, self.binder.limits.idle_after)
     }
 
     /// The watermark of each pipeline; it never goes back, nor while a pipeline does not run.

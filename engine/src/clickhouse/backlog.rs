@@ -1,7 +1,8 @@
 //! Rows that wait for ClickHouse: in memory first, then on disk, within one limit for all pipelines.
 //!
-//! The file has no name, so it is gone with the process; what it held is computed again from the last
-//! snapshot and the bound epochs.
+//! The files have no names, so they are gone with the process; what they held is computed again from
+//! the last snapshot and the bound epochs. A file takes so much and no more, and goes with the last of
+//! its rows: a backlog that never quite empties gives its disk back all the same.
 
 use std::{
     fs::File,
@@ -41,19 +42,21 @@ struct Shared {
     file: Mutex<Option<Spill>>,
 }
 
-/// The file and how it is used.
+/// Bytes after which the next rows go to a new file.
+const FILE_BYTES: u64 = 64 << 20;
+
+/// The newest file.
 struct Spill {
+    /// Rows that wait in it hold it too.
     file: Arc<File>,
     end: u64,
-    /// Bytes that are still to be read; at 0 the file is emptied.
-    unread: u64,
 }
 
 /// Bytes that wait somewhere.
 pub enum Waiting {
     /// In memory.
     InMemory(Bytes),
-    /// In the file.
+    /// In a file.
     OnDisk {
         /// The file.
         file: Arc<File>,
@@ -143,9 +146,10 @@ impl Backlog {
             Waiting::InMemory(data) => {
                 shared.in_memory.fetch_sub(data.len() as u64, Ordering::Relaxed);
             }
-            Waiting::OnDisk { length, .. } => {
+            Waiting::OnDisk { length, file, .. } => {
                 shared.on_disk.fetch_sub(length, Ordering::Relaxed);
-                shared.read(length);
+                drop(file);
+                shared.give_back();
             }
         }
         shared.show();
@@ -155,25 +159,21 @@ impl Backlog {
 impl Shared {
     fn spill(&self, data: &[u8]) -> io::Result<Waiting> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if file.is_none() {
+        if file.as_ref().is_none_or(|spill| spill.end >= FILE_BYTES) {
             let new = Arc::new(tempfile::tempfile_in(&self.limits.folder)?);
-            *file = Some(Spill { file: new, end: 0, unread: 0 });
+            *file = Some(Spill { file: new, end: 0 });
         }
         let Some(spill) = file.as_mut() else { return Err(io::Error::other("no file")) };
         spill.file.write_all_at(data, spill.end)?;
         let (start, length) = (spill.end, data.len() as u64);
         spill.end += length;
-        spill.unread += length;
         Ok(Waiting::OnDisk { file: Arc::clone(&spill.file), start, length })
     }
 
-    fn read(&self, length: u64) {
+    /// The newest file goes too once nothing waits in it.
+    fn give_back(&self) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(spill) = file.as_mut() else { return };
-        spill.unread -= length;
-        if spill.unread == 0 {
-            *file = None;
-        }
+        file.take_if(|spill| Arc::strong_count(&spill.file) == 1);
     }
 
     fn show(&self) {
@@ -205,6 +205,19 @@ mod tests {
         }
         assert!(backlog.0.file.lock().unwrap().is_none(), "the file is gone with its last bytes");
         assert_eq!(backlog.0.on_disk.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_full_file_goes_while_others_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let backlog = backlog(0, folder.path().to_owned());
+        let first = backlog.put(Bytes::from(vec![1; FILE_BYTES as usize]));
+        let second = backlog.put(Bytes::from("second"));
+        let Waiting::OnDisk { file, .. } = &first else { panic!("in memory") };
+        let file = Arc::downgrade(file);
+        backlog.done(first);
+        assert!(file.upgrade().is_none(), "the first file is still there");
+        assert_eq!(backlog.get(&second).unwrap(), "second");
     }
 
     #[test]

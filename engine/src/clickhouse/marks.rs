@@ -27,6 +27,7 @@ use super::{
     archive::ARCHIVE,
     moments::{Moment, Moments, Turn},
     rows::arrow_stream,
+    skipped,
     succession::Successor,
     writer::{self, TableBatch, TaskParts},
 };
@@ -57,8 +58,20 @@ pub struct Mark {
     pub rows: u64,
     /// What became of the records.
     pub books: Books,
-    /// The records.
+    /// The records, and what was skipped before them.
     pub ranges: Vec<MarkedRange>,
+}
+
+impl Mark {
+    /// Where offsets were skipped, each with the first of them.
+    pub(super) fn skipped(&self) -> impl Iterator<Item = (&MarkedRange, i64)> {
+        self.ranges.iter().filter_map(|marked| Some((marked, marked.range.skipped_from?)))
+    }
+
+    /// Where records were read.
+    fn read(&self) -> impl Iterator<Item = &MarkedRange> {
+        self.ranges.iter().filter(|marked| marked.range.next_offset > marked.range.from_offset)
+    }
 }
 
 /// What the task that writes marks starts with.
@@ -110,6 +123,10 @@ pub fn start(marking: MarkingParts) -> mpsc::UnboundedSender<Mark> {
                 held_back = not_archived(&mut batch, archived);
             }
             if !batch.is_empty() {
+                // Before the marks: no marked epoch may have a gap that nobody explains.
+                if let Some(rows) = skipped::rows(&batch) {
+                    writer::insert(&parts, "skipped", rows).await;
+                }
                 crash_point("before_mark");
                 // Wall time may step back; "at T" must not change its answer when it does.
                 last_committed_ms = now_ms().max(last_committed_ms);
@@ -259,7 +276,7 @@ fn columns(marks: &[Mark], committed_at_ms: i64) -> RecordBatch {
 
 /// One list of (topic, partition, from_offset, next_offset) per mark.
 fn ranges(marks: &[Mark]) -> ArrayRef {
-    let all: Vec<&MarkedRange> = marks.iter().flat_map(|mark| &mark.ranges).collect();
+    let all: Vec<&MarkedRange> = marks.iter().flat_map(Mark::read).collect();
     let offsets = |offset: fn(&PartitionRange) -> i64| -> ArrayRef {
         Arc::new(Int64Array::from_iter_values(all.iter().map(|marked| offset(&marked.range))))
     };
@@ -278,7 +295,7 @@ fn ranges(marks: &[Mark]) -> ArrayRef {
         offsets(|range| range.next_offset),
     ];
     let item = Arc::new(Field::new("item", DataType::Struct(fields.clone()), false));
-    let lengths = OffsetBuffer::from_lengths(marks.iter().map(|mark| mark.ranges.len()));
+    let lengths = OffsetBuffer::from_lengths(marks.iter().map(|mark| mark.read().count()));
     let ranges = StructArray::new(fields, columns, None);
     Arc::new(ListArray::new(item, lengths, Arc::new(ranges), None))
 }

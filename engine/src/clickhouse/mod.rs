@@ -8,6 +8,7 @@ pub mod moments;
 pub mod placement;
 pub mod rows;
 pub mod settings;
+mod skipped;
 pub mod sql;
 pub mod succession;
 pub mod tables;

@@ -7,7 +7,7 @@ use std::{
 use clap::Args;
 
 use crate::{
-    binder::BinderLimits,
+    binder::{BinderLimits, OnLostOffsets},
     clickhouse::{ClickHouseSettings, backlog::BacklogLimits},
     config::parse_duration_ms,
     engine::{self, EngineConfig, RunningEngine, WritingLimits},
@@ -55,6 +55,10 @@ pub struct RunArgs {
     workers: NonZeroUsize,
     #[command(flatten)]
     peers: PeerArgs,
+    /// If Kafka's retention has removed records before they were read: stop, or go on behind them
+    /// and write down in the table `skipped` which offsets are missing.
+    #[arg(long, value_enum, default_value = "stop")]
+    on_lost_offsets: OnLostOffsets,
     /// Payload bytes that each worker may read ahead.
     #[arg(long, default_value = "67108864")]
     buffer_bytes: usize,
@@ -152,6 +156,7 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
             tick: args.tick,
             idle_after: args.idle_after,
             unmarked_max: args.unmarked_max.get(),
+            on_lost_offsets: args.on_lost_offsets,
         },
         buffer_bytes_max: args.buffer_bytes,
         writing: WritingLimits {

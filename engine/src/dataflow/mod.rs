@@ -169,7 +169,7 @@ fn build(scope: Scope<'_, u64>, local: usize, work: &Arc<Work>) -> Result<(), St
         waker: work.record_wakers[local].clone(),
         failed: {
             let alarm = work.alarm.clone();
-            Box::new(move |failure| alarm.ring(EngineError::Unreadable(failure)))
+            Box::new(move |failure| alarm.ring(EngineError::from(failure)))
         },
     };
     let records = source::records(bindings.clone(), parts);
@@ -380,11 +380,11 @@ fn mark<'scope>(
     );
 }
 
-/// The records of these topics that a binding names.
+/// The records of these topics that a binding names, and what it skips.
 fn ranges(binding: &Binding, topics: &BTreeMap<u16, Arc<str>>) -> Vec<MarkedRange> {
     let partitions = binding.partitions.iter();
     partitions
-        .filter(|(_, range)| range.next_offset > range.from_offset)
+        .filter(|(_, range)| range.next_offset > range.from_offset || range.skipped_from.is_some())
         .filter_map(|(partition, range)| {
             let topic = Arc::clone(topics.get(&partition.topic)?);
             Some(MarkedRange { topic, partition: partition.partition, range: *range })

@@ -178,7 +178,7 @@ impl OpenEpoch {
         let Self { binding, missing } = self;
         let mut outcome = Ok(());
         missing.retain(|(partition, range)| {
-            reader.assign(*partition, range.from_offset);
+            reader.assign(*partition, range.from_offset, &binding.topic_ids);
             match reader.take(*partition, range.next_offset) {
                 Ok((taken, complete)) => {
                     for records in taken {

@@ -26,7 +26,7 @@ use rdkafka::error::KafkaError;
 use tokio::{sync::mpsc::unbounded_channel, task::JoinHandle};
 
 use crate::{
-    binder::BinderLimits,
+    binder::{BinderLimits, OnLostOffsets},
     clickhouse::{ClickHouse, ClickHouseError, ClickHouseSettings, placement::Placement},
     clock::now_ms,
     commands::store::interrupted,
@@ -291,6 +291,7 @@ fn engine_config(
             tick: Duration::from_millis(500),
             idle_after: Duration::from_secs(10),
             unmarked_max: 8,
+            on_lost_offsets: OnLostOffsets::Stop,
         },
         buffer_bytes_max: 16 << 20,
         writing: WritingLimits::default(),

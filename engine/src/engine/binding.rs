@@ -13,7 +13,7 @@ use crate::{
     alarm::Alarm,
     binder::{Binder, BoundPipeline, Notice},
     follower::Follower,
-    kafka::{binding_log::BindingLogError, partitions::PartitionFinder},
+    kafka::partitions::PartitionFinder,
     pipeline::Pipeline,
 };
 
@@ -24,7 +24,7 @@ use super::{
 
 /// They end with the engine.
 pub(super) struct BindingThreads {
-    pub(super) binder: JoinHandle<Result<(), BindingLogError>>,
+    pub(super) binder: JoinHandle<Result<(), EngineError>>,
     pub(super) finder: JoinHandle<()>,
     /// Only while versions are built.
     pub(super) follower: Option<JoinHandle<()>>,
@@ -74,7 +74,7 @@ fn find_partitions(
             match finder.find(&names) {
                 Ok(found) => {
                     for (index, topic) in (0u16..).zip(&names) {
-                        if found.keys().any(|partition| partition.topic == index) {
+                        if found.partitions.keys().any(|partition| partition.topic == index) {
                             missing.remove(topic);
                         } else if missing.insert(topic.clone()) {
                             tracing::warn!(

@@ -14,7 +14,7 @@ use crate::{
     binder::{HandOut, Notice},
     clickhouse::marks::Mark,
     dataflow::{ArchiveWork, PipelineWork, SnapshotWork, Work, source::Waker},
-    kafka::reader::Reader,
+    kafka::{reader::Reader, witness},
     metrics::Metrics,
     personal::Sealing,
     snapshot,
@@ -90,7 +90,8 @@ impl LineParts<'_> {
             let reader = Reader::start(&config.kafka, topics, config.buffer_bytes_max, wake);
             reader.map(Arc::new).map_err(|source| kafka_error(config, source))
         };
-        let readers = wakers.iter().map(start).collect::<Result<_, _>>()?;
+        let readers: Vec<_> = wakers.iter().map(start).collect::<Result<_, _>>()?;
+        witness::start(&config.kafka, &readers).map_err(|source| kafka_error(config, source))?;
         Ok((wakers, readers))
     }
 }

@@ -27,10 +27,14 @@ use rdkafka::error::KafkaError;
 
 use crate::{
     alarm::Alarm,
-    binder::{BinderLimits, Notice},
+    binder::{BinderLimits, LostOffsets, Notice},
     clickhouse::{ClickHouseError, ClickHouseSettings, backlog::BacklogLimits},
     http::Readiness,
-    kafka::{KafkaSettings, Unreachable, binding_log::BindingLogError},
+    kafka::{
+        KafkaSettings, Unreachable,
+        binding_log::BindingLogError,
+        reader::{ReadFailure, ReadFailureKind},
+    },
     metrics::Metrics,
     personal::{KeySettings, KeysError},
     pipeline::Pipeline,
@@ -185,7 +189,13 @@ pub enum EngineError {
     },
     /// Records that a binding names are no longer in Kafka.
     #[error("records that belong to a bound epoch cannot be read: {0}")]
-    Unreadable(#[from] crate::kafka::reader::ReadFailure),
+    Unreadable(#[source] ReadFailure),
+    /// A topic is not the one that was read before.
+    #[error("{0}")]
+    OtherTopic(ReadFailure),
+    /// Records that no binding names are no longer in Kafka.
+    #[error(transparent)]
+    Lost(#[from] LostOffsets),
     /// A thread could not be started.
     #[error("cannot start the {0} thread")]
     Thread(&'static str, #[source] std::io::Error),
@@ -195,6 +205,15 @@ pub enum EngineError {
     /// A defect of ours; the panic's message is in the log.
     #[error("a part of the engine panicked")]
     Panicked,
+}
+
+impl From<ReadFailure> for EngineError {
+    fn from(failure: ReadFailure) -> Self {
+        match failure.kind {
+            ReadFailureKind::OtherTopic => Self::OtherTopic(failure),
+            ReadFailureKind::Unanswered | ReadFailureKind::Gone => Self::Unreadable(failure),
+        }
+    }
 }
 
 /// An engine at work.

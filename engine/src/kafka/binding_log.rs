@@ -134,7 +134,10 @@ impl BindingLog {
         create_topic(settings, &topic).await.map_err(failed("create"))?;
         let defaults = [
             ("transactional.id", topic.as_str()),
-            ("transaction.timeout.ms", "30000"),
+            // An outage that is shorter does not take the deployment from us: a transaction that
+            // the broker gives up looks as if another engine had taken over. The next engine ends
+            // ours at once, however long it may take. This is the most that brokers usually allow.
+            ("transaction.timeout.ms", "900000"),
             ("linger.ms", "0"),
         ];
         let producer = settings.create(&defaults, WrittenAt::default());
@@ -155,17 +158,41 @@ impl BindingLog {
     /// [`BindingLogError::Fenced`] when another engine took over.
     pub fn append(&self, binding: &Binding) -> Result<i64, BindingLogError> {
         let payload = binding.to_value(&self.topics).to_string();
-        self.producer.begin_transaction().map_err(|error| self.failed("write to", error))?;
-        let record = BaseRecord::<(), str>::to(&self.topic).partition(0).payload(payload.as_str());
-        self.producer.send(record).map_err(|(error, _)| self.failed("write to", error))?;
+        loop {
+            match self.commit(&payload) {
+                // The transaction left nothing behind, so this is no second binding.
+                Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
+                    tracing::warn!(%error, "the binding was not committed, sending it again");
+                    self.abort().map_err(|error| self.failed("abort a transaction on", error))?;
+                }
+                outcome => return outcome.map_err(|error| self.failed("write to", error)),
+            }
+        }
+    }
+
+    fn commit(&self, payload: &str) -> Result<i64, KafkaError> {
+        self.producer.begin_transaction()?;
+        let record = BaseRecord::<(), str>::to(&self.topic).partition(0).payload(payload);
+        self.producer.send(record).map_err(|(error, _)| error)?;
         loop {
             match self.producer.commit_transaction(TIMEOUT) {
-                Err(KafkaError::Transaction(error)) if error.is_retriable() => {
+                Err(error) if may_still_succeed(&error) => {
                     tracing::warn!(%error, "the binding is not committed yet, trying again");
                 }
                 // Delivered before it is committed, so its place is known.
                 Ok(()) => return Ok(self.producer.context().0.load(Ordering::Acquire)),
-                Err(error) => return Err(self.failed("commit to", error)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn abort(&self) -> Result<(), KafkaError> {
+        loop {
+            match self.producer.abort_transaction(TIMEOUT) {
+                Err(error) if may_still_succeed(&error) => {
+                    tracing::warn!(%error, "the transaction is not aborted yet, trying again");
+                }
+                outcome => return outcome,
             }
         }
     }
@@ -235,6 +262,15 @@ impl BindingLog {
         } else {
             BindingLogError::Kafka { action, topic: self.topic.clone(), source }
         }
+    }
+}
+
+/// Whether Kafka only takes its time: it may be away.
+fn may_still_succeed(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(error) => error.is_retriable(),
+        KafkaError::Flush(code) => *code == RDKafkaErrorCode::OperationTimedOut,
+        _ => false,
     }
 }
 
@@ -349,7 +385,7 @@ impl BindingTail {
 
 /// Creates the topic unless it exists: an embedded broker cannot be asked to create one.
 async fn create_topic(settings: &KafkaSettings, topic: &str) -> Result<(), KafkaError> {
-    if !PartitionFinder::new(settings)?.find(&[topic.to_owned()])?.is_empty() {
+    if !PartitionFinder::new(settings)?.find(&[topic.to_owned()])?.partitions.is_empty() {
         return Ok(());
     }
     let admin: AdminClient<_> = settings.create(&[], DefaultClientContext)?;

@@ -20,7 +20,13 @@ pub(super) enum Delivery<'message> {
     /// The reader stands at the partition's end, which is this offset.
     End { topic: &'message str, partition: i32, next_offset: i64 },
     /// Kafka reports a failure; the text is librdkafka's.
-    Failed { topic: Option<&'message str>, partition: i32, code: RDKafkaRespErr, text: String },
+    Failed {
+        topic: Option<&'message str>,
+        partition: i32,
+        offset: i64,
+        code: RDKafkaRespErr,
+        text: String,
+    },
 }
 
 /// One record, borrowed from librdkafka.
@@ -110,6 +116,7 @@ unsafe fn delivery(message: &native::rd_kafka_message_t) -> Delivery<'_> {
             (code, topic) => Delivery::Failed {
                 topic,
                 partition: message.partition,
+                offset: message.offset,
                 code,
                 text: CStr::from_ptr(native::rd_kafka_message_errstr(message))
                     .to_string_lossy()

@@ -9,7 +9,11 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 
-use super::{KafkaSettings, complaints::Complaints};
+use super::{
+    KafkaSettings,
+    ask::{TopicIds, topic_ids},
+    complaints::Complaints,
+};
 
 /// A partition of the deployment: the topic as an index into its sorted topic names.
 #[derive(
@@ -29,6 +33,15 @@ pub struct PartitionEnds {
     pub first_offset: i64,
     /// The offset that the next record will have.
     pub end_offset: i64,
+}
+
+/// What there is.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The partitions.
+    pub partitions: BTreeMap<TopicPartition, PartitionEnds>,
+    /// Which topics they are of.
+    pub topic_ids: TopicIds,
 }
 
 /// How long a broker may take to answer.
@@ -110,11 +123,9 @@ impl PartitionFinder {
     ///
     /// # Errors
     /// When no broker answers.
-    pub fn find(
-        &self,
-        topics: &[String],
-    ) -> Result<BTreeMap<TopicPartition, PartitionEnds>, KafkaError> {
-        let mut found = BTreeMap::new();
+    pub fn find(&self, topics: &[String]) -> Result<Found, KafkaError> {
+        let before = self.ids(topics)?;
+        let mut partitions = BTreeMap::new();
         for (index, topic) in (0u16..).zip(topics) {
             let metadata = self.consumer.fetch_metadata(Some(topic), TIMEOUT)?;
             let Some(topic_metadata) = metadata.topics().first() else { continue };
@@ -125,9 +136,22 @@ impl PartitionFinder {
                 let (first_offset, end_offset) =
                     self.consumer.fetch_watermarks(topic, partition, TIMEOUT)?;
                 let ends = PartitionEnds { first_offset, end_offset };
-                found.insert(TopicPartition { topic: index, partition }, ends);
+                partitions.insert(TopicPartition { topic: index, partition }, ends);
             }
         }
-        Ok(found)
+        // Of a topic that is made again just now, the next look finds one thing.
+        let topic_ids = self.ids(topics)?;
+        partitions.retain(|partition, _| {
+            let topic = &topics[usize::from(partition.topic)];
+            before.get(topic) == topic_ids.get(topic)
+        });
+        Ok(Found { partitions, topic_ids })
+    }
+
+    /// The ids of those topics that exist, if the broker knows any.
+    fn ids(&self, topics: &[String]) -> Result<TopicIds, KafkaError> {
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let ids = topic_ids(self.consumer.client(), &names)?.into_iter();
+        Ok(ids.filter_map(|(topic, id)| Some((topic, id?))).collect())
     }
 }

@@ -14,7 +14,7 @@ use rdkafka::{
 use super::{
     KafkaSettings,
     consume::{BatchQueue, Delivery},
-    reader::ReadFailure,
+    reader::{ReadFailure, ReadFailureKind},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,7 +54,8 @@ impl RecordProbe {
         partition: i32,
         offsets: Range<i64>,
     ) -> Result<Option<i64>, ReadFailure> {
-        let failed = |text: String| ReadFailure { topic: topic.to_owned(), partition, text };
+        let kind = ReadFailureKind::Unanswered;
+        let failed = |text: String| ReadFailure { topic: topic.to_owned(), partition, kind, text };
         let kafka = |error: KafkaError| failed(error.to_string());
         let consumer = self.queue.consumer();
         let (low, _) = consumer.fetch_watermarks(topic, partition, TIMEOUT).map_err(kafka)?;

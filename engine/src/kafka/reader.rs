@@ -3,15 +3,18 @@
 //! A thread moves records from librdkafka into the buffer and stops moving them while the buffer
 //! is full; the worker's source takes from it exactly what a binding names. Offsets are `next_offset`
 //! throughout: "everything before this has been handed over".
+//!
+//! Nothing is handed over, or counts as fetched, before [`super::witness`] has confirmed it: a topic
+//! that was deleted and made again goes on under the same name, and librdkafka reads on in it.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use citycell_operators::records::Records;
@@ -26,7 +29,9 @@ use rdkafka::{
 
 use super::{
     KafkaSettings, TopicPartition,
+    ask::{TopicId, TopicIds},
     consume::{BatchQueue, Delivery, Message},
+    witness::{Testimony, Unconfirmed},
 };
 
 /// Records per chunk of the buffer: small enough to split cheaply, large enough to decode well.
@@ -36,15 +41,20 @@ const FULL_PAUSE: Duration = Duration::from_millis(2);
 /// Messages per call into librdkafka.
 const BATCH_MESSAGES: usize = 1024;
 
-/// How far a partition has been fetched.
+/// How far a partition has been fetched, as Kafka confirmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Fetched {
     /// Everything before this offset is in the buffer or has been taken from it.
     pub next_offset: i64,
-    /// Whether that is the partition's end, as the broker last said.
+    /// Whether that was the partition's end.
     pub at_end: bool,
+    /// How long ago Kafka was asked, ms: whatever is unread of a partition at its end came later. No
+    /// point in time, since clocks step and those of other processes differ. None before it answered.
+    pub age_ms: Option<u64>,
     /// The broker's timestamp of the last record fetched.
     pub last_broker_time_ms: Option<i64>,
+    /// Kafka's first offset, if it is behind `next_offset`: what lies between is gone.
+    pub lost_until: Option<i64>,
 }
 
 /// A partition that cannot be read any further.
@@ -55,8 +65,21 @@ pub struct ReadFailure {
     pub topic: String,
     /// The partition.
     pub partition: i32,
-    /// librdkafka's words.
+    /// What kind of failure it is.
+    pub kind: ReadFailureKind,
+    /// What is wrong; librdkafka's words where it is what says so.
     pub text: String,
+}
+
+/// Kinds of [`ReadFailure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFailureKind {
+    /// Kafka does not answer, or not as it should.
+    Unanswered,
+    /// Records are no longer there.
+    Gone,
+    /// The topic is not the one that was read before.
+    OtherTopic,
 }
 
 /// The worker's end of a reader.
@@ -76,14 +99,23 @@ struct Shared {
 struct Buffers {
     partitions: BTreeMap<TopicPartition, PartitionBuffer>,
     bytes: usize,
-    failure: Option<ReadFailure>,
 }
 
 struct PartitionBuffer {
     chunks: VecDeque<Records>,
+    /// Everything before this offset has been moved into the buffer.
+    read_offset: i64,
+    last_broker_time_ms: Option<i64>,
+    /// How much of that is confirmed, and when Kafka was asked for that.
     fetched: Fetched,
-    /// Everything before this offset is being waited for.
+    asked: Option<Instant>,
+    /// Everything before this offset is bound and waited for.
     wanted_offset: i64,
+    /// The topic that is read; whichever there is if Kafka tells none apart.
+    topic_id: Option<TopicId>,
+    /// Whether Kafka has no record at `read_offset` and is still to say why.
+    out_of_range: bool,
+    failure: Option<ReadFailure>,
 }
 
 impl Reader {
@@ -119,6 +151,7 @@ impl Reader {
             shared: Arc::clone(&shared),
             queue: BatchQueue::new(consumer, BATCH_MESSAGES),
             assigned,
+            reads: BTreeSet::new(),
             buffer_bytes_max,
         };
         thread::Builder::new()
@@ -128,16 +161,26 @@ impl Reader {
         Ok(Self { shared, assignments })
     }
 
-    /// Reads this partition too, from `next_offset` on; nothing if it is read already.
-    pub fn assign(&self, partition: TopicPartition, next_offset: i64) {
+    /// Reads this partition too, from `next_offset` on; goes on there if it is read already and has
+    /// not come so far, since a binding skips what is lost. Its topic must be the one of `ids`.
+    pub fn assign(&self, partition: TopicPartition, next_offset: i64, ids: &TopicIds) {
         let mut buffers = self.shared.lock();
-        if buffers.partitions.contains_key(&partition) {
-            return;
+        match buffers.partitions.get_mut(&partition) {
+            Some(buffer) if buffer.read_offset >= next_offset => {
+                // Bindings were kept without ids once.
+                if buffer.topic_id.is_none() {
+                    let topic = &self.shared.topics[usize::from(partition.topic)];
+                    buffer.topic_id = ids.get(&**topic).cloned();
+                }
+                return;
+            }
+            Some(buffer) => buffer.go_on_at(next_offset),
+            None => {
+                let topic = &self.shared.topics[usize::from(partition.topic)];
+                let buffer = PartitionBuffer::new(next_offset, ids.get(&**topic).cloned());
+                buffers.partitions.insert(partition, buffer);
+            }
         }
-        let fetched = Fetched { next_offset, at_end: false, last_broker_time_ms: None };
-        let buffer =
-            PartitionBuffer { chunks: VecDeque::new(), fetched, wanted_offset: next_offset };
-        buffers.partitions.insert(partition, buffer);
         // The thread lives as long as `self`, so the message arrives.
         let _ = self.assignments.send((partition, next_offset));
     }
@@ -146,7 +189,12 @@ impl Reader {
     #[must_use]
     pub fn fetched(&self) -> Vec<(TopicPartition, Fetched)> {
         let buffers = self.shared.lock();
-        buffers.partitions.iter().map(|(partition, buffer)| (*partition, buffer.fetched)).collect()
+        let age_ms =
+            |asked: Instant| u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let fetched = buffers.partitions.iter().map(|(partition, buffer)| {
+            (*partition, Fetched { age_ms: buffer.asked.map(age_ms), ..buffer.fetched })
+        });
+        fetched.collect()
     }
 
     /// Payload bytes waiting in the buffer.
@@ -160,24 +208,91 @@ impl Reader {
     /// far was fetched, not which record came last.
     ///
     /// # Errors
-    /// When the partition cannot be read any further.
+    /// When the partition cannot be read so far.
     pub fn take(
         &self,
         partition: TopicPartition,
         next_offset: i64,
     ) -> Result<(Vec<Records>, bool), ReadFailure> {
         let mut buffers = self.shared.lock();
-        if let Some(failure) = &buffers.failure {
-            return Err(failure.clone());
-        }
         let Some(buffer) = buffers.partitions.get_mut(&partition) else {
             return Ok((Vec::new(), false));
         };
+        if let Some(failure) = &buffer.failure {
+            return Err(failure.clone());
+        }
         buffer.wanted_offset = next_offset;
-        let taken = buffer.take(next_offset);
-        let complete = buffer.fetched.next_offset >= next_offset;
+        let confirmed = buffer.fetched;
+        let complete = confirmed.next_offset >= next_offset;
+        if let Some(first) = confirmed.lost_until.filter(|_| !complete) {
+            let topic = self.shared.topics[usize::from(partition.topic)].to_string();
+            let text = format!(
+                "Kafka has removed the offsets {} to before {first}, of which those before \
+                 {next_offset} are bound",
+                confirmed.next_offset
+            );
+            let kind = ReadFailureKind::Gone;
+            return Err(ReadFailure { topic, partition: partition.partition, kind, text });
+        }
+        let taken = buffer.take(next_offset.min(confirmed.next_offset));
         buffers.bytes -= taken.iter().map(Records::bytes).sum::<usize>();
         Ok((taken, complete))
+    }
+
+    /// What Kafka is to be asked about.
+    pub(super) fn unconfirmed(&self) -> Vec<Unconfirmed> {
+        let buffers = self.shared.lock();
+        let readable = buffers.partitions.iter().filter(|(_, buffer)| buffer.failure.is_none());
+        let unconfirmed = readable.map(|(partition, buffer)| Unconfirmed {
+            partition: *partition,
+            topic: Arc::clone(&self.shared.topics[usize::from(partition.topic)]),
+            topic_id: buffer.topic_id.clone(),
+            read_offset: buffer.read_offset,
+            bound_offset: buffer.wanted_offset,
+            last_broker_time_ms: buffer.last_broker_time_ms,
+            out_of_range: buffer.out_of_range,
+        });
+        unconfirmed.collect()
+    }
+
+    /// What Kafka says of a partition, as it was when it was asked about.
+    pub(super) fn confirm(&self, of: &Unconfirmed, testimony: Testimony, asked: Instant) {
+        let mut buffers = self.shared.lock();
+        let Some(buffer) = buffers.partitions.get_mut(&of.partition) else { return };
+        // It may have gone on elsewhere since.
+        let is_elsewhere = of.out_of_range && buffer.read_offset != of.read_offset;
+        if is_elsewhere || of.read_offset < buffer.fetched.next_offset {
+            return;
+        }
+        let mut confirmed = Fetched {
+            next_offset: of.read_offset,
+            at_end: false,
+            age_ms: None,
+            last_broker_time_ms: of.last_broker_time_ms,
+            lost_until: None,
+        };
+        match testimony {
+            Testimony::Readable { at_end } => confirmed.at_end = at_end,
+            Testimony::Lost { first_offset } => confirmed.lost_until = Some(first_offset),
+            Testimony::InRange => {
+                buffer.out_of_range = false;
+                let _ = self.assignments.send((of.partition, of.read_offset));
+            }
+            Testimony::Failed(failure) => {
+                buffer.failure = Some(failure);
+                drop(buffers);
+                (self.shared.wake)();
+                return;
+            }
+        }
+        let is_news = confirmed.next_offset > buffer.fetched.next_offset
+            || confirmed.lost_until != buffer.fetched.lost_until;
+        buffer.fetched = confirmed;
+        buffer.asked = Some(asked);
+        drop(buffers);
+        if is_news {
+            (self.shared.wake)();
+        }
     }
 }
 
@@ -195,19 +310,44 @@ impl Shared {
 }
 
 impl PartitionBuffer {
+    fn new(next_offset: i64, topic_id: Option<TopicId>) -> Self {
+        let fetched = Fetched {
+            next_offset,
+            at_end: false,
+            age_ms: None,
+            last_broker_time_ms: None,
+            lost_until: None,
+        };
+        Self {
+            chunks: VecDeque::new(),
+            read_offset: next_offset,
+            last_broker_time_ms: None,
+            fetched,
+            asked: None,
+            wanted_offset: next_offset,
+            topic_id,
+            out_of_range: false,
+            failure: None,
+        }
+    }
+
+    /// Skips what is before `next_offset`.
+    fn go_on_at(&mut self, next_offset: i64) {
+        self.read_offset = next_offset;
+        self.out_of_range = false;
+        self.fetched = Fetched { next_offset, at_end: false, lost_until: None, ..self.fetched };
+    }
+
     fn push(&mut self, topic: &Arc<str>, message: Message<'_>) {
         if self.chunks.back().is_none_or(|chunk| chunk.len() >= CHUNK_RECORDS) {
             self.chunks.push_back(Records::new(Arc::clone(topic), message.partition));
         }
+        self.read_offset = message.offset + 1;
+        self.last_broker_time_ms = Some(message.broker_time_ms);
         if let Some(chunk) = self.chunks.back_mut() {
             let offset = Offset(message.offset);
             chunk.push(offset, message.broker_time_ms, message.payload, message.headers);
         }
-        self.fetched = Fetched {
-            next_offset: message.offset + 1,
-            at_end: false,
-            last_broker_time_ms: Some(message.broker_time_ms),
-        };
     }
 
     fn take(&mut self, next_offset: i64) -> Vec<Records> {
@@ -230,6 +370,8 @@ struct ReadingThread {
     shared: Arc<Shared>,
     queue: BatchQueue,
     assigned: Receiver<(TopicPartition, i64)>,
+    /// What librdkafka reads.
+    reads: BTreeSet<TopicPartition>,
     buffer_bytes_max: usize,
 }
 
@@ -242,12 +384,7 @@ impl ReadingThread {
                 continue;
             }
             let shared = Arc::clone(&self.shared);
-            let count = self
-                .queue
-                .consume(Duration::from_millis(20), |delivery| receive(&shared, delivery));
-            if count > 0 {
-                (self.shared.wake)();
-            }
+            self.queue.consume(Duration::from_millis(20), |delivery| receive(&shared, delivery));
         }
     }
 
@@ -255,22 +392,25 @@ impl ReadingThread {
         loop {
             match self.assigned.try_recv() {
                 Ok((partition, next_offset)) => {
-                    let mut list = TopicPartitionList::new();
-                    let topic = &self.shared.topics[usize::from(partition.topic)];
-                    let assigned = list
-                        .add_partition_offset(
-                            topic,
-                            partition.partition,
-                            KafkaOffset::Offset(next_offset),
-                        )
-                        .and_then(|()| self.queue.consumer().incremental_assign(&list));
-                    if let Err(error) = assigned {
-                        fail(&self.shared, topic, partition.partition, error.to_string());
+                    if let Err(error) = self.read_from(partition, next_offset) {
+                        self.shared.fail(partition, error.to_string());
                     }
                 }
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
             }
         }
+    }
+
+    fn read_from(&mut self, partition: TopicPartition, next_offset: i64) -> Result<(), KafkaError> {
+        let topic = &self.shared.topics[usize::from(partition.topic)];
+        let mut list = TopicPartitionList::new();
+        let offset = KafkaOffset::Offset(next_offset);
+        list.add_partition_offset(topic, partition.partition, offset)?;
+        let consumer = self.queue.consumer();
+        if !self.reads.insert(partition) {
+            consumer.incremental_unassign(&list)?;
+        }
+        consumer.incremental_assign(&list)
     }
 
     /// While the buffer is full nothing is moved into it, so librdkafka's own queue fills up and it
@@ -279,8 +419,7 @@ impl ReadingThread {
     /// however full the buffer is: of other partitions it may hold what only later epochs take.
     fn is_full(&self) -> bool {
         let buffers = self.shared.lock();
-        let has_all_wanted =
-            |buffer: &PartitionBuffer| buffer.fetched.next_offset >= buffer.wanted_offset;
+        let has_all_wanted = |buffer: &PartitionBuffer| buffer.read_offset >= buffer.wanted_offset;
         buffers.bytes >= self.buffer_bytes_max && buffers.partitions.values().all(has_all_wanted)
     }
 }
@@ -294,7 +433,10 @@ fn receive(shared: &Shared, delivery: Delivery<'_>) {
             };
             let mut buffers = shared.lock();
             let bytes = message.payload.map_or(0, <[u8]>::len);
-            if let Some(buffer) = buffers.partitions.get_mut(&partition) {
+            if let Some(buffer) = buffers.partitions.get_mut(&partition)
+                // What was under way when it went on elsewhere is skipped.
+                && message.offset >= buffer.read_offset
+            {
                 buffer.push(topic, message);
                 buffers.bytes += bytes;
             }
@@ -302,12 +444,16 @@ fn receive(shared: &Shared, delivery: Delivery<'_>) {
         Delivery::End { topic, partition, next_offset } => {
             let Some((partition, _)) = shared.partition(topic, partition) else { return };
             if let Some(buffer) = shared.lock().partitions.get_mut(&partition) {
-                buffer.fetched.next_offset = buffer.fetched.next_offset.max(next_offset);
-                buffer.fetched.at_end = true;
+                buffer.read_offset = buffer.read_offset.max(next_offset);
             }
         }
-        Delivery::Failed { topic: Some(topic), partition, code, text } if is_final(code) => {
-            fail(shared, topic, partition, text);
+        Delivery::Failed { topic: Some(topic), partition, offset, code, .. }
+            if is_out_of_range(code) =>
+        {
+            let Some((partition, _)) = shared.partition(topic, partition) else { return };
+            if let Some(buffer) = shared.lock().partitions.get_mut(&partition) {
+                buffer.out_of_range |= buffer.read_offset == offset;
+            }
         }
         Delivery::Failed { topic, partition, text, .. } => {
             tracing::warn!(topic, partition, error = text, "Kafka is in trouble, trying again");
@@ -315,8 +461,8 @@ fn receive(shared: &Shared, delivery: Delivery<'_>) {
     }
 }
 
-/// Whether waiting cannot help: what we were to read is no longer there.
-fn is_final(code: RDKafkaRespErr) -> bool {
+/// Whether waiting cannot help: what we were to read is not there.
+fn is_out_of_range(code: RDKafkaRespErr) -> bool {
     matches!(
         code,
         RDKafkaRespErr::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
@@ -324,12 +470,17 @@ fn is_final(code: RDKafkaRespErr) -> bool {
     )
 }
 
-fn fail(shared: &Shared, topic: &str, partition: i32, text: String) {
-    shared.lock().failure = Some(ReadFailure { topic: topic.to_owned(), partition, text });
-    (shared.wake)();
-}
-
 impl Shared {
+    fn fail(&self, partition: TopicPartition, text: String) {
+        let topic = self.topics[usize::from(partition.topic)].to_string();
+        let kind = ReadFailureKind::Unanswered;
+        if let Some(buffer) = self.lock().partitions.get_mut(&partition) {
+            let failure = ReadFailure { topic, partition: partition.partition, kind, text };
+            buffer.failure = Some(failure);
+        }
+        (self.wake)();
+    }
+
     fn partition(&self, topic: &str, partition: i32) -> Option<(TopicPartition, &Arc<str>)> {
         (0u16..)
             .zip(self.topics.iter())

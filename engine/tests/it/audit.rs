@@ -81,7 +81,7 @@ impl City {
         let clickhouse = ClickHouse::new(&self.settings(database));
         clickhouse.create_database().await.unwrap();
         let tables = "SELECT name FROM system.tables WHERE database = 'city' \
-                      AND (name IN ('epochs', 'versions', 'rejects', 'late') \
+                      AND (name IN ('epochs', 'versions', 'rejects', 'late', 'skipped') \
                       OR match(name, '_history_[0-9a-f]+$'))";
         for name in self.store.lines(tables).await {
             self.store.execute(&format!("CREATE TABLE {database}.{name} AS city.{name}")).await;

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use citycell::{
     binding::{Binding, PartitionRange},
     kafka::{
-        TopicPartition,
+        TopicId, TopicPartition,
         binding_log::{BindingLog, BindingLogError},
         reader::Reader,
+        witness,
     },
 };
 use citycell_schemas::{Epoch, EventTime};
@@ -15,13 +16,19 @@ use citycell_schemas::{Epoch, EventTime};
 use crate::broker::{Sender, create_topic, settings, unique};
 
 fn binding(epoch: u64) -> Binding {
-    let range = PartitionRange { from_offset: 3, next_offset: 7, idle: epoch.is_multiple_of(2) };
+    let range = PartitionRange {
+        from_offset: 3,
+        next_offset: 7,
+        idle: epoch.is_multiple_of(2),
+        skipped_from: (epoch == 2).then_some(1),
+    };
     Binding {
         epoch: Epoch(epoch),
         bound_time_ms: 17,
         previous_bound_time_ms: i64::MIN,
         partitions: BTreeMap::from([(TopicPartition { topic: 0, partition: 2 }, range)]),
         left: BTreeMap::new(),
+        topic_ids: BTreeMap::from([("crowd".to_owned(), TopicId("an id".to_owned()))]),
         watermarks: BTreeMap::from([("crowd".to_owned(), EventTime::MIN)]),
         versions: BTreeMap::from([("crowd".to_owned(), "v1".to_owned())]),
         grid: "grid".to_owned(),
@@ -64,9 +71,10 @@ async fn a_reader_hands_over_exactly_what_is_asked_for() {
     sender.flush();
 
     let topics: Arc<[Arc<str>]> = Arc::from([Arc::from(topic.as_str())]);
-    let reader = Reader::start(&settings(), topics, 4_000, || {}).unwrap();
+    let reader = Arc::new(Reader::start(&settings(), topics, 4_000, || {}).unwrap());
+    witness::start(&settings(), &[Arc::clone(&reader)]).unwrap();
     let one = TopicPartition { topic: 0, partition: 1 };
-    reader.assign(one, 10);
+    reader.assign(one, 10, &BTreeMap::new());
     let mut read = Vec::new();
     for next_offset in [10, 11, 4_999, 5_000] {
         loop {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use citycell::kafka::KafkaSettings;
+use citycell::kafka::{KafkaSettings, partitions::PartitionFinder};
 use rdkafka::{
-    ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    ClientConfig, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
@@ -35,6 +35,33 @@ pub(crate) async fn create_topic_at(brokers: &str, topic: &str, partitions: i32)
         .set("retention.ms", "-1")
         .set("max.message.bytes", "16777216");
     admin.create_topics([&new], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+}
+
+pub(crate) fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", settings().brokers).create().unwrap()
+}
+
+/// Removes the records of a partition before this offset, as retention would.
+pub(crate) async fn delete_before(topic: &str, partition: i32, offset: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+    admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
+}
+
+/// Deletes a topic and waits until it is gone.
+pub(crate) async fn delete_topic(topic: &str) {
+    admin().delete_topics(&[topic], &AdminOptions::new()).await.unwrap();
+    let finder = PartitionFinder::new(&settings()).unwrap();
+    while !finder.find(&[topic.to_owned()]).unwrap().partitions.is_empty() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Gives a topic this many partitions.
+pub(crate) async fn add_partitions(topic: &str, partitions: usize) {
+    let new = NewPartitions::new(topic, partitions);
+    let made = admin().create_partitions([&new], &AdminOptions::new()).await.unwrap();
+    made[0].as_ref().unwrap();
 }
 
 /// Sends payloads to partitions and waits until the broker has them.

@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use citycell::{
-    binder::BinderLimits,
+    binder::{BinderLimits, OnLostOffsets},
     clickhouse::ClickHouseSettings,
     config::parse_pipeline,
     engine::{EngineConfig, WritingLimits},
@@ -128,6 +128,7 @@ pub(crate) fn config(
             tick: Duration::from_millis(100),
             idle_after: Duration::from_secs(2),
             unmarked_max: 8,
+            on_lost_offsets: OnLostOffsets::Stop,
         },
         buffer_bytes_max: 16 << 20,
         writing: WritingLimits::default(),

@@ -51,6 +51,8 @@ pub(crate) struct Crowd {
     now_ms: i64,
     delay_ms_max: i64,
     reports: Vec<Report>,
+    /// The partitions that it writes to: all of them from the first one on.
+    pub(crate) open: usize,
     /// The payloads of each partition by offset.
     pub(crate) records: [Vec<String>; PARTITIONS],
 }
@@ -70,8 +72,16 @@ impl Crowd {
             now_ms: NOON_MS,
             delay_ms_max,
             reports: Vec::new(),
+            open: PARTITIONS,
             records: Default::default(),
         }
+    }
+
+    /// Writes to one partition more, which the topic must have.
+    pub(crate) fn open_another(&mut self) {
+        self.open += 1;
+        // A producer that knows the topic looks at it again only after minutes.
+        self.sender = Sender::new();
     }
 
     /// Sends this many records, which take half a second of the city's time each.
@@ -79,7 +89,7 @@ impl Crowd {
         for _ in 0..count {
             self.now_ms += 500;
             let payload = self.payload();
-            let partition = self.random.random_range(0..PARTITIONS);
+            let partition = self.random.random_range(0..self.open);
             let record = BaseRecord::<(), [u8]>::to(&self.topic)
                 .partition(partition as i32)
                 .timestamp(self.now_ms)

@@ -18,7 +18,7 @@ use crate::{
 /// Every record that is a CloudEvent, with the watermark of the epoch it was read in.
 const READ: &str = "
     SELECT
-        partition, offset, watermark,
+        raw.partition AS partition, offset, watermark,
         JSONExtractString(payload, 'id') AS id,
         JSONHas(payload, 'data') AS is_event,
         JSONExtractString(payload, 'data', 'sensorId') AS sensor,
@@ -30,7 +30,8 @@ const READ: &str = "
             JSONExtractString(payload, 'data', 'dateObserved'), 3, 'UTC') AS time,
         toStartOfMinute(time) AS window_start,
         toUnixTimestamp64Milli(toDateTime64(window_start, 3, 'UTC')) + 660000 AS closes_at
-    FROM raw INNER JOIN bound USING (partition)
+    FROM raw ASOF INNER JOIN (SELECT * FROM bound WHERE from_offset < next_offset) AS bound
+        ON raw.partition = bound.partition AND raw.offset >= bound.from_offset
     WHERE isValidJSON(payload) AND from_offset <= offset AND offset < next_offset";
 
 /// The events whose window was open when they were read, the smallest position of each id, without
@@ -142,7 +143,7 @@ fn given(moment: Moment) -> String {
 }
 
 /// The bindings as a table `bound (epoch, partition, from_offset, next_offset, watermark)`.
-async fn write_bound(store: &TestStore, bindings: &[Binding]) {
+pub(crate) async fn write_bound(store: &TestStore, bindings: &[Binding]) {
     let mut rows = Vec::new();
     for binding in bindings {
         let watermark = binding.watermarks["crowd_flow"].0;

@@ -95,6 +95,19 @@ impl TestStore {
         String::from_utf8(answer.to_vec()).unwrap().lines().map(str::to_owned).collect()
     }
 
+    /// Waits until a table is there.
+    pub(crate) async fn until_there(&self, table: &str) {
+        let there = "SELECT count() FROM system.tables WHERE database = 'city' AND name = ";
+        let started = Instant::now();
+        let elsewhere = ClickHouseSettings { database: "system".into(), ..self.settings() };
+        let clickhouse = ClickHouse::new(&elsewhere);
+        let sql = format!("{there}'{table}'");
+        while clickhouse.query("look", &sql, "TabSeparated").await.unwrap() != "1\n" {
+            assert!(started.elapsed() < Duration::from_secs(30), "there is no {table}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Waits until a query answers one line, this one.
     pub(crate) async fn until(&self, sql: &str, expected: &str) {
         let started = Instant::now();

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::{proxy::Proxy, signal};
 
-pub(super) struct OwnBroker {
+pub(crate) struct OwnBroker {
     port: u16,
     folder: TempDir,
     /// The way on which it can be disturbed: whoever connects to this stays on it.
@@ -19,7 +19,7 @@ pub(super) struct OwnBroker {
 }
 
 impl OwnBroker {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let port = free_ports();
         let proxy = Proxy::start(format!("127.0.0.1:{}", port + 3)).await;
         let broker = Self { port, folder: tempfile::tempdir().unwrap(), proxy };
@@ -28,11 +28,11 @@ impl OwnBroker {
     }
 
     /// The straight way.
-    pub(super) fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    pub(super) fn kill_and_restart(&self, away: Duration) {
+    pub(crate) fn kill_and_restart(&self, away: Duration) {
         signal(self.pid(), "KILL");
         std::thread::sleep(away);
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -42,7 +42,7 @@ impl OwnBroker {
         self.script("start");
     }
 
-    pub(super) fn freeze(&self, away: Duration) {
+    pub(crate) fn freeze(&self, away: Duration) {
         signal(self.pid(), "STOP");
         std::thread::sleep(away);
         signal(self.pid(), "CONT");

@@ -4,12 +4,12 @@
 //! `make torture KILLS=200 SEED=7` or `make torture SECONDS=3600` runs it long; its last line is
 //! JSON.
 
-mod broker;
+pub(crate) mod broker;
 mod engines;
 mod faults;
 mod judge;
 mod minute;
-mod proxy;
+pub(crate) mod proxy;
 mod reader;
 
 use std::{
@@ -166,7 +166,7 @@ async fn run_to_the_end(program: Program) {
     tokio::task::spawn_blocking(run).await.unwrap();
 }
 
-fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     // The process may be gone already.
     let _ = Command::new("kill").args(["-s", name, &pid.to_string()]).status();
 }

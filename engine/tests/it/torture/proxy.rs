@@ -10,10 +10,12 @@ use tokio::{
 
 /// How bytes pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     Open,
     /// Every few thousand bytes take a while.
     Slow,
+    /// The same, slower than an insert usually takes, tenfold.
+    Slower,
     /// Connections stand, new ones are taken, and nothing is heard on them.
     Silent,
     /// No connection stands.
@@ -21,13 +23,13 @@ pub(super) enum Mode {
 }
 
 /// Listens for one address and passes on to another.
-pub(super) struct Proxy {
-    pub(super) address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     mode: watch::Sender<Mode>,
 }
 
 impl Proxy {
-    pub(super) async fn start(target: String) -> Self {
+    pub(crate) async fn start(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (mode, passing) = watch::channel(Mode::Open);
@@ -45,7 +47,7 @@ impl Proxy {
         Self { address, mode }
     }
 
-    pub(super) fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 }
@@ -71,8 +73,13 @@ async fn pass(
         let Ok(now) = mode.wait_for(|mode| *mode != Mode::Silent).await.map(|mode| *mode) else {
             return;
         };
-        if now == Mode::Slow {
-            tokio::time::sleep(Duration::from_millis(40)).await;
+        let pause_ms = match now {
+            Mode::Slow => 40,
+            Mode::Slower => 150,
+            _ => 0,
+        };
+        if pause_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
