@@ -141,6 +141,12 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
     for file in args.files.load()? {
         pipelines.push(Arc::new(Pipeline::from(file.pipeline?)));
     }
+    if let Some(process) = args.process.filter(|process| *process >= args.peers.len()) {
+        let count = args.peers.len();
+        return Err(
+            format!("--process {process}: there are {count} --peers, the first is 0").into()
+        );
+    }
     Ok(EngineConfig {
         deployment: args.deployment.clone(),
         kafka: args.kafka.settings(&args.brokers)?,
