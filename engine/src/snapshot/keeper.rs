@@ -19,7 +19,7 @@ use crate::{alarm::Alarm, binding::Binding, crash_point::crash_point, metrics::M
 
 use super::{
     SnapshotError,
-    manifest::{self, Manifest, PipelineState, Reached},
+    manifest::{self, Manifest, PipelineState, Reached, Written},
     merge::Merge,
     run::{Run, RunWriter},
     storage::{Storage, local_failed},
@@ -231,13 +231,18 @@ impl Keeper {
         }
         let states = self.pipelines.iter();
         let states = states.filter_map(|kept| Some((kept.name.clone(), kept.state.clone()?)));
-        let manifest = Manifest::after(self.manifest, states.collect());
+        let manifest = Manifest::after(self.manifest, self.storage.writer(), states.collect());
         crash_point("before_manifest");
-        if !manifest.write(&self.storage).await? {
+        let written = manifest.write(&self.storage).await?;
+        if written == Written::Another {
             return Ok(Err(Fenced));
         }
         crash_point("after_manifest");
         self.manifest = manifest.number;
+        if written == Written::Earlier {
+            // Says less than we know by now: the next one says it.
+            return Ok(Ok(()));
+        }
         self.changed = false;
         let bytes = |state: &PipelineState| state.runs.iter().map(|run| run.bytes).sum::<u64>();
         for state in &self.pipelines {

@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     SnapshotError, keeper,
-    manifest::{self, Manifest, PipelineState},
+    manifest::{self, Manifest, PipelineState, Written},
     merge::Merge,
     storage::Storage,
 };
@@ -99,9 +99,9 @@ pub async fn restore(storage: &Storage, wanted: Wanted<'_>) -> Result<StartingPo
         }
         let pipelines = start.pipelines.iter();
         let states = pipelines.map(|(name, restored)| (name.clone(), restored.state.clone()));
-        let ours = Manifest::after(start.manifest, states.collect());
+        let ours = Manifest::after(start.manifest, storage.writer(), states.collect());
         // If there is one of this number by now, it is newer than what we have read.
-        if ours.write(storage).await? {
+        if ours.write(storage).await? == Written::This {
             start.manifest = ours.number;
             keeper::delete_orphans(storage).await?;
             return Ok(start);

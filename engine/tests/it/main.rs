@@ -21,6 +21,7 @@ mod processes;
 mod program;
 mod real_data;
 mod restart;
+mod s3;
 mod secrets;
 mod secure_kafka;
 mod seeing_inside;
