@@ -13,7 +13,7 @@ use crate::{
     snapshot::{self, StartingPoint, Storage, Wanted, WantedPipeline},
 };
 
-use super::{EngineConfig, EngineError};
+use super::{EngineConfig, EngineError, coverage};
 
 /// What there is.
 pub(super) struct Beginning {
@@ -45,7 +45,16 @@ pub(super) async fn take_over(
         }
         false => None,
     };
-    let start = starting_point(config, storage.as_ref(), &tables, clickhouse).await?;
+    let start = loop {
+        let mut start = starting_point(config, storage.as_ref(), &tables, clickhouse).await?;
+        let Some(log) = &log else { break start };
+        coverage::check(config, log, &start)?;
+        // If there is a newer state by now, it is read.
+        match &storage {
+            Some(storage) if !snapshot::claim(storage, &mut start).await? => {}
+            _ => break start,
+        }
+    };
     start.raise(&mut marked);
     Ok(Beginning { tables, marked, log, storage, start })
 }
@@ -94,11 +103,10 @@ async fn starting_point(
         first_worker: process * workers,
         workers,
         peers: processes * workers,
-        is_first: config.is_first(),
         clickhouse,
     };
     let started = Instant::now();
-    let start = snapshot::restore(storage, wanted).await?;
+    let start = snapshot::newest(storage, wanted).await?;
     for (pipeline, epoch) in start.epochs() {
         let took_ms = started.elapsed().as_millis();
         tracing::info!(pipeline, epoch = epoch.0, took_ms, "going on from a snapshot");

@@ -2,6 +2,7 @@
 
 mod beginning;
 mod binding;
+mod coverage;
 mod marking;
 mod snapshots;
 mod start;
@@ -31,6 +32,7 @@ use crate::{
 };
 
 use binding::BindingThreads;
+pub use coverage::{LostPartition, LostPipeline, LostRecords};
 pub use start::start;
 
 /// Everything an engine needs to know.
@@ -129,6 +131,9 @@ pub enum EngineError {
     /// Records that a binding names are no longer in Kafka.
     #[error("records that belong to a bound epoch cannot be read: {0}")]
     Unreadable(#[from] crate::kafka::reader::ReadFailure),
+    /// Records that must be read again were removed from Kafka.
+    #[error(transparent)]
+    Lost(#[from] LostRecords),
     /// A thread could not be started.
     #[error("cannot start the {0} thread")]
     Thread(&'static str, #[source] std::io::Error),

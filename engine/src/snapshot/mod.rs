@@ -26,7 +26,9 @@ use object_store::Error as StorageError;
 
 pub use keeper::{KeeperNotice, KeeperParts, KeptPipeline, start as start_keeper};
 pub use manifest::{Manifest, PipelineState, Reached};
-pub use restore::{RestoreError, RestoredPipeline, StartingPoint, Wanted, WantedPipeline, restore};
+pub use restore::{
+    RestoreError, RestoredPipeline, StartingPoint, Wanted, WantedPipeline, claim, newest,
+};
 pub use run::Run;
 pub use storage::Storage;
 pub use writer::{SnapshotJob, SnapshotQueue, start as start_writer};

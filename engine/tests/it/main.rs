@@ -13,6 +13,7 @@ mod city;
 mod crowd;
 mod demo;
 mod killed;
+mod lost;
 mod oracle;
 mod outage;
 mod pipeline_files;
