@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use citycell::commands::{archive, audit, check, demo, plan, run, schema, store, test};
+use citycell::commands::{archive, audit, backup, check, demo, plan, run, schema, store, test};
 use citycell::grid::cli::{self as grid, GridCommand};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -47,6 +47,10 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Check that the books in ClickHouse balance, epoch by epoch
     Audit(audit::AuditArgs),
+    /// Write tables, snapshots and bindings to another place, as one
+    Backup(backup::BackupArgs),
+    /// Put a backup back where nothing is
+    Restore(backup::RestoreArgs),
     /// Look after the records that are kept
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
@@ -84,6 +88,8 @@ fn execute(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Schema(args) => return printed(schema::run(&args, &mut out)),
         Command::Run(args) => runtime.block_on(run::run(*args))?,
         Command::Audit(args) => return runtime.block_on(audit::run(args, &mut out)),
+        Command::Backup(args) => runtime.block_on(backup::backup(args, &mut out))?,
+        Command::Restore(args) => runtime.block_on(backup::restore(args, &mut out))?,
         Command::Archive(command) => return runtime.block_on(archive::run(command, &mut out)),
         Command::Demo(args) => return Ok(runtime.block_on(demo::run(args))?),
         Command::Store(args) => runtime.block_on(store::run(args))?,

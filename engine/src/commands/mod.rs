@@ -6,6 +6,7 @@ mod findings;
 
 pub mod archive;
 pub mod audit;
+pub mod backup;
 pub mod check;
 pub mod demo;
 pub mod plan;

@@ -135,7 +135,7 @@ pub(super) fn number_of(file: &str) -> Option<u64> {
     file.strip_prefix(FOLDER)?.strip_prefix('/')?.strip_suffix(".manifest")?.parse().ok()
 }
 
-fn checksum(bytes: &[u8]) -> String {
+pub(crate) fn checksum(bytes: &[u8]) -> String {
     hexadecimal(Sha256::new_with_prefix(bytes))
 }
 

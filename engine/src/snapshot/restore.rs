@@ -144,7 +144,7 @@ pub async fn newest(storage: &Storage, wanted: Wanted<'_>) -> Result<StartingPoi
 }
 
 /// Whether waiting cannot help.
-fn is_unusable(error: &SnapshotError) -> bool {
+pub(super) fn is_unusable(error: &SnapshotError) -> bool {
     match error {
         SnapshotError::Damaged { .. } => true,
         SnapshotError::Storage { source, .. } => matches!(**source, StorageError::NotFound { .. }),

@@ -6,6 +6,7 @@ mod against_model;
 mod archive;
 mod audit;
 mod away;
+mod backup;
 mod bad_records;
 mod bindings;
 mod broker;

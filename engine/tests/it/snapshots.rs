@@ -19,20 +19,20 @@ use crate::{
 };
 
 /// A deployment that keeps snapshots in a folder.
-struct Deployment {
-    topic: String,
-    folder: TempDir,
-    store: TestStore,
+pub(crate) struct Deployment {
+    pub(crate) topic: String,
+    pub(crate) folder: TempDir,
+    pub(crate) store: TestStore,
 }
 
 impl Deployment {
-    async fn new(name: &str) -> Self {
+    pub(crate) async fn new(name: &str) -> Self {
         let topic = unique(name);
         create_topic(&topic, PARTITIONS as i32).await;
         Self { topic, folder: tempfile::tempdir().unwrap(), store: TestStore::start() }
     }
 
-    fn config(&self, workers: usize) -> EngineConfig {
+    pub(crate) fn config(&self, workers: usize) -> EngineConfig {
         let pipelines = vec![crowd_flow(&self.topic), latest(&self.topic), slow(&self.topic)];
         EngineConfig {
             workers: NonZeroUsize::new(workers).unwrap(),
@@ -50,7 +50,7 @@ impl Deployment {
     }
 }
 
-fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -103,7 +103,11 @@ publish: {{every: 2s}}
 
 /// Runs an engine, feeds it and has it end as a crash would; says whether it went on from a
 /// snapshot.
-async fn run_and_crash(deployment: &Deployment, crowd: &mut Crowd, workers: usize) -> bool {
+pub(crate) async fn run_and_crash(
+    deployment: &Deployment,
+    crowd: &mut Crowd,
+    workers: usize,
+) -> bool {
     let engine = engine::start(deployment.config(workers)).await.unwrap();
     let went_on = engine.started_at.len() == 3;
     for _ in 0..14 {
@@ -184,7 +188,7 @@ async fn snapshots_of_another_deployments_log_are_refused() {
 }
 
 /// A run without snapshots over the same bindings leaves the same behind.
-async fn as_a_fresh_run(deployment: &Deployment, last_epoch: u64) {
+pub(crate) async fn as_a_fresh_run(deployment: &Deployment, last_epoch: u64) {
     let store = &deployment.store;
     let elsewhere = ClickHouseSettings { database: "replayed".into(), ..store.settings() };
     let fresh = EngineConfig { snapshots: None, clickhouse: elsewhere, ..deployment.config(1) };
