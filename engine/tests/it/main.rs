@@ -29,6 +29,7 @@ mod secure_kafka;
 mod seeing_inside;
 mod snapshots;
 mod sql;
+mod standby;
 mod store;
 mod torture;
 mod trouble;
