@@ -119,3 +119,26 @@ async fn while_clickhouse_is_away_epochs_go_on_and_rows_wait_on_disk() {
     assert_right(&store, &crowd, &all).await;
     nothing_is_said_twice_differently(&store).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_starts_behind_the_moment_alone_is_waited_for() {
+    let store = TestStore::start();
+    let folder = tempfile::tempdir().unwrap();
+    let topic = unique("behind");
+    create_topic(&topic, PARTITIONS as i32).await;
+    let mut crowd = Crowd::new(&topic, 8, 10 * 60_000);
+    let start = || engine::start(two_pipelines(&topic, &store, &folder));
+    let engine = start().await.unwrap();
+    feed(&mut crowd, 10).await;
+    stop(engine).await;
+    // As if the engine before had gone on while this one read its marks.
+    let later = "INSERT INTO moments (epoch, committed_at) \
+                 SELECT max(epoch) + 1, max(committed_at) + 0.001 FROM epochs";
+    store.execute(later).await;
+    let engine = start().await.unwrap();
+    crowd.send(300);
+    engine.drain();
+    let ended = tokio::time::timeout(Duration::from_secs(60), wait(engine)).await;
+    assert!(ended.is_ok(), "it still waits for marks");
+    assert_right(&store, &crowd, &bindings(&topic).await).await;
+}
