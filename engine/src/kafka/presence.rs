@@ -1,7 +1,7 @@
 //! Whether an engine runs a deployment: a member of a consumer group, kept alive by the broker.
 //!
 //! Who runs a deployment joins its group and does nothing else there; who stands by asks whether the
-//! group has members. The broker drops a member that is silent for [`SILENT_FOR`], or says that it
+//! group has members. The broker drops a member that is silent for six seconds, or says that it
 //! leaves. This only decides when to take over: two who run at once are told apart by the log of
 //! bindings, which fences one of them.
 

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use object_store::{
@@ -220,14 +220,15 @@ impl Engine {
     }
 
     async fn until(&self, name: &str, holds: impl Fn(u64) -> bool) -> u64 {
-        for _ in 0..600 {
+        let started = Instant::now();
+        loop {
             let value = self.metric(name).await;
             if holds(value) {
                 return value;
             }
+            assert!(started.elapsed() < Duration::from_secs(60), "{name} is still {value}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("{name} is still {}", self.metric(name).await);
     }
 
     /// Waits until a later snapshot than that of `epoch` is kept; the epoch of it.
