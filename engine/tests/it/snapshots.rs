@@ -1,10 +1,14 @@
 //! Snapshots: after a crash an engine goes on from one, and its rows are what they would have been.
 
-use std::{num::NonZeroUsize, path::Path, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use citycell::{
     clickhouse::ClickHouseSettings,
-    engine::{self, EngineConfig},
+    engine::{self, EngineConfig, RunningEngine},
     snapshot::SnapshotSettings,
 };
 use tempfile::TempDir;
@@ -110,13 +114,33 @@ pub(crate) async fn run_and_crash(
 ) -> bool {
     let engine = engine::start(deployment.config(workers)).await.unwrap();
     let went_on = engine.started_at.len() == 3;
-    for _ in 0..14 {
+    for batch in 0..14 {
         crowd.send(60);
         tokio::time::sleep(Duration::from_millis(70)).await;
+        if batch == 10 {
+            // The first may be of a time before there was anything to keep, and two are kept.
+            snapshots_are_kept(&engine, 3).await;
+        }
     }
     engine.abandon();
     wait(engine).await;
     went_on
+}
+
+async fn snapshots_are_kept(engine: &RunningEngine, times: usize) {
+    let kept = || {
+        let metrics = engine.metrics.encode();
+        let kept = metrics.lines().find(|line| line.starts_with("citycell_snapshot_epoch_ms{"));
+        kept.map(str::to_owned)
+    };
+    let started = Instant::now();
+    for _ in 0..times {
+        let before = kept();
+        while kept() == before {
+            assert!(started.elapsed() < Duration::from_secs(60), "no snapshot is kept");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
