@@ -7,6 +7,7 @@ pub mod decode;
 pub mod live_cells;
 pub mod live_cells_way;
 pub mod locate;
+pub mod recovery;
 pub mod stages;
 pub mod state;
 mod way;

@@ -186,8 +186,8 @@ struct Progress {
     accepted: BTreeMap<(usize, TopicPartition), Instant>,
     watch: Watch,
     last: Option<Binding>,
-    /// The pipelines that hold nobody back, each with the number of its unmarked epochs.
-    stale: BTreeMap<usize, usize>,
+    /// The pipelines that hold nobody back, each with its unmarked epochs.
+    stale: BTreeMap<usize, BTreeSet<Epoch>>,
     /// The versions whose place others have taken.
     retired: Arc<BTreeSet<usize>>,
     /// The versions that were built and serve now.
@@ -214,7 +214,7 @@ impl Progress {
             topic_ids: TopicIds::default(),
             watch: Watch::default(),
             last: None,
-            stale: binder.stale.iter().map(|pipeline| (*pipeline, 0)).collect(),
+            stale: binder.stale.iter().map(|pipeline| (*pipeline, BTreeSet::new())).collect(),
             retired: Arc::default(),
             succeeded: BTreeSet::new(),
             followed: None,
@@ -313,9 +313,14 @@ impl Binder {
         progress.snapshots.decide(&mut logged);
         let LoggedBinding { binding, .. } = logged;
         let healthy = |pipeline: &usize| !progress.stale.contains_key(pipeline);
-        let waiting = (0..self.serving).filter(healthy).collect();
-        progress.stale.values_mut().for_each(|unmarked| *unmarked += 1);
-        progress.unmarked.insert(binding.epoch, (Instant::now(), waiting));
+        let waiting: BTreeSet<_> = (0..self.serving).filter(healthy).collect();
+        for unmarked in progress.stale.values_mut() {
+            unmarked.insert(binding.epoch);
+        }
+        // Nobody would say that it is marked if all are stale.
+        if !waiting.is_empty() {
+            progress.unmarked.insert(binding.epoch, (Instant::now(), waiting));
+        }
         progress.last = Some(binding.clone());
         self.metrics.bound(progress.unmarked.len());
         self.hand_out.send(binding);
@@ -340,7 +345,7 @@ impl Binder {
     fn wait_for_room(&self, progress: &mut Progress) {
         let is_full = |progress: &Progress| {
             progress.unmarked.len() >= self.limits.unmarked_max
-                || progress.stale.values().any(|unmarked| *unmarked >= STALE_EPOCHS_MAX)
+                || progress.stale.values().any(|unmarked| unmarked.len() >= STALE_EPOCHS_MAX)
                 || !self.backlog.has_room()
         };
         while !progress.stopped && is_full(progress) {
@@ -390,7 +395,7 @@ impl Binder {
             Notice::SnapshotWritten(epoch) => progress.snapshots.written(epoch),
             Notice::Marked(epoch, pipeline) => {
                 if let Some(unmarked) = progress.stale.get_mut(&pipeline) {
-                    *unmarked = unmarked.saturating_sub(1);
+                    unmarked.remove(&epoch);
                 }
                 self.need_no_mark(progress, pipeline, |unmarked| unmarked == epoch);
             }
@@ -402,14 +407,17 @@ impl Binder {
                         pipeline = name,
                         "cannot write: it is stale and holds nobody back"
                     );
-                    let waits =
-                        |(_, waiting): &&(Instant, BTreeSet<usize>)| waiting.contains(&pipeline);
-                    let unmarked = progress.unmarked.values().filter(waits).count();
+                    let unmarked = progress.unmarked.iter();
+                    let unmarked = unmarked.filter(|(_, (_, waiting))| waiting.contains(&pipeline));
+                    let unmarked = unmarked.map(|(epoch, _)| *epoch).collect();
                     progress.stale.insert(pipeline, unmarked);
                     self.need_no_mark(progress, pipeline, |_| true);
                 } else {
                     tracing::info!(pipeline = name, "has caught up");
-                    progress.stale.remove(&pipeline);
+                    for epoch in progress.stale.remove(&pipeline).into_iter().flatten() {
+                        let new = || (Instant::now(), BTreeSet::new());
+                        progress.unmarked.entry(epoch).or_insert_with(new).1.insert(pipeline);
+                    }
                 }
             }
             Notice::Succeeded(pipeline) => self.succeed(pipeline, progress),

@@ -32,6 +32,8 @@ pub mod clickhouse;
 
 pub mod audit;
 
+pub mod backup;
+
 pub mod http;
 pub mod metrics;
 pub mod secret;

@@ -6,7 +6,9 @@ use std::{
     process::ExitCode,
 };
 
-use citycell::commands::{archive, audit, check, demo, keys, plan, run, schema, store, test};
+use citycell::commands::{
+    archive, audit, backup, check, demo, keys, plan, run, schema, store, test,
+};
 use citycell::grid::cli::{self as grid, GridCommand};
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -47,6 +49,10 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Check that the books in ClickHouse balance, epoch by epoch
     Audit(audit::AuditArgs),
+    /// Write tables, snapshots and bindings to another place, as one
+    Backup(backup::BackupArgs),
+    /// Put a backup back where nothing is
+    Restore(backup::RestoreArgs),
     /// Look after the records that are kept
     #[command(subcommand)]
     Archive(archive::ArchiveCommand),
@@ -91,6 +97,8 @@ fn execute(command: Command) -> Result<ExitCode, Box<dyn Error>> {
             return printed(runtime.block_on(archive::run(command, &mut out)));
         }
         Command::Keys(command) => runtime.block_on(keys::run(command, &mut out))?,
+        Command::Backup(args) => runtime.block_on(backup::backup(args, &mut out))?,
+        Command::Restore(args) => runtime.block_on(backup::restore(args, &mut out))?,
         Command::Demo(args) => return Ok(runtime.block_on(demo::run(args))?),
         Command::Store(args) => runtime.block_on(store::run(args))?,
         Command::Grid(command) => return grid::run(command),

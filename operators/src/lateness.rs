@@ -90,6 +90,21 @@ impl Horizon {
         self.window_ms.is_some() && self.is_closed(window_start, watermark)
     }
 
+    /// The times between which an event lies that was in time under a watermark of at least
+    /// `watermark` and was sent at `sent_ms` at the latest: the start of the first window, or none
+    /// if nothing was known of time, and the end of the last one.
+    #[must_use]
+    pub fn times_in_time(
+        &self,
+        watermark: EventTime,
+        sent_ms: i64,
+    ) -> (Option<EventTime>, EventTime) {
+        let start = |time| if self.window_ms.is_some() { self.window_start(time) } else { time };
+        let first = (watermark != EventTime::MIN).then(|| start(watermark.plus_ms(-self.allow_ms)));
+        let last = start(EventTime(sent_ms).plus_ms(self.future_ms));
+        (first, last.plus_ms(self.window_ms.unwrap_or(0)))
+    }
+
     /// The watermark up to which a withdrawal is remembered.
     ///
     /// What it takes back happened before it was withdrawn, but the event's clock may be ahead by
@@ -136,6 +151,19 @@ mod tests {
         let classify = |watermark| latest().classify(EventTime(59_999), 60_000, &tick(watermark));
         assert_eq!(classify(64_998), Timeliness::InTime(EventTime(0)));
         assert_eq!(classify(64_999), Timeliness::Late);
+    }
+
+    #[test]
+    fn what_was_in_time_lies_between_the_windows_that_were_open_and_the_future() {
+        let times = |horizon: Horizon, watermark| horizon.times_in_time(watermark, 300_000);
+        let watermark = EventTime(124_000);
+        // 1. The window before the watermark's is still open: its lateness is not over.
+        assert_eq!(times(minutes(), watermark), (Some(EventTime(60_000)), EventTime(360_000)));
+        assert!(!minutes().is_closed(EventTime(60_000), watermark));
+        assert!(minutes().is_closed(EventTime(59_999), watermark));
+        assert_eq!(times(latest(), watermark), (Some(EventTime(119_000)), EventTime(301_000)));
+        // 2. Nothing was known of time.
+        assert_eq!(times(minutes(), EventTime::MIN), (None, EventTime(360_000)));
     }
 
     #[test]

@@ -183,20 +183,54 @@ impl ClickHouse {
         cursor.collect().await.map_err(self.failed(action))
     }
 
+    /// Runs a query and hands its result in `format` over piece by piece.
+    ///
+    /// # Errors
+    /// ClickHouse's, with `action` as what we tried.
+    pub async fn query_each(
+        &self,
+        action: &str,
+        sql: &str,
+        format: &str,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), ClickHouseError> {
+        let cursor = self.scoped().query_raw(sql).fetch_bytes(format);
+        let mut cursor = cursor.map_err(self.failed(action))?;
+        while let Some(piece) = cursor.next().await.map_err(self.failed(action))? {
+            each(&piece);
+        }
+        Ok(())
+    }
+
     /// Inserts `data`, an Arrow stream, into `table`.
     ///
     /// # Errors
     /// ClickHouse's.
     pub async fn insert_arrow(&self, table: &str, data: Bytes) -> Result<(), ClickHouseError> {
+        self.insert_pieces(table, "ArrowStream", [data]).await
+    }
+
+    /// Inserts data in `format`, in pieces, into `table`.
+    ///
+    /// # Errors
+    /// ClickHouse's.
+    pub async fn insert_pieces(
+        &self,
+        table: &str,
+        format: &str,
+        pieces: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(), ClickHouseError> {
         let action = format!("insert into {table}");
         // A stream may reach over any number of months, which are the tables' partitions; by
         // default ClickHouse refuses more than 100 in one insert, and would do so for ever.
         let sql = format!(
-            "INSERT INTO {} SETTINGS max_partitions_per_insert_block = 0 FORMAT ArrowStream",
+            "INSERT INTO {} SETTINGS max_partitions_per_insert_block = 0 FORMAT {format}",
             identifier(table)
         );
         let mut insert = self.scoped().insert_formatted_with(sql);
-        insert.send(data).await.map_err(self.failed(&action))?;
+        for piece in pieces {
+            insert.send(piece).await.map_err(self.failed(&action))?;
+        }
         insert.end().await.map_err(self.failed(&action))
     }
 

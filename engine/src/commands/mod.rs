@@ -7,6 +7,7 @@ pub mod peers;
 
 pub mod archive;
 pub mod audit;
+pub mod backup;
 pub mod check;
 pub mod demo;
 pub mod keys;

@@ -12,6 +12,7 @@ use crate::{
     config::parse_duration_ms,
     engine::{self, EngineConfig, RunningEngine, WritingLimits},
     grid, http,
+    kafka::presence::{Presence, Watch},
     pipeline::Pipeline,
     secret::Secret,
     snapshot::SnapshotSettings,
@@ -101,6 +102,10 @@ pub struct RunArgs {
     /// environment variable CITYCELL_TOKEN does.
     #[arg(long)]
     token_file: Option<PathBuf>,
+    /// Wait until no engine runs this deployment any more, then take it over. Without, it is taken
+    /// over at once.
+    #[arg(long, conflicts_with = "process")]
+    standby: bool,
     /// End once everything in the topics is counted and written.
     #[arg(long)]
     until_end: bool,
@@ -113,7 +118,16 @@ pub struct RunArgs {
 pub async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let token = Secret::read(args.token_file.as_deref(), "CITYCELL_TOKEN")?;
     let listener = http::Listener::new(args.listen, token.as_ref())?;
-    let engine = engine::start(config(&args)?).await?;
+    let config = config(&args)?;
+    if args.standby {
+        tokio::select! {
+            gone = wait_for_the_other(&config) => gone?,
+            () = interrupted() => return Ok(()),
+        }
+    }
+    let announce = || Presence::announce(&config.kafka, &config.deployment);
+    let _while_it_runs = config.is_first().then(announce).transpose()?;
+    let engine = engine::start(config).await?;
     let address = http::serve(listener, engine.metrics.clone(), engine.readiness.clone()).await?;
     tracing::info!(%address, "metrics and health are served");
     if args.until_end {
@@ -136,16 +150,34 @@ pub async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
     }
 }
 
+/// Returns once nobody runs the deployment: asked twice, since a broker that has just started may know
+/// of no member yet, and one that does not answer is no answer.
+async fn wait_for_the_other(config: &EngineConfig) -> Result<(), Box<dyn Error>> {
+    const PAUSE: Duration = Duration::from_millis(250);
+    let watch = Arc::new(Watch::new(&config.kafka, &config.deployment)?);
+    let deployment = &config.deployment;
+    tracing::info!(deployment, "standing by");
+    let mut absent = 0;
+    while absent < 2 {
+        tokio::time::sleep(PAUSE).await;
+        let watch = Arc::clone(&watch);
+        match tokio::task::spawn_blocking(move || watch.is_somebody_there()).await? {
+            Ok(true) => absent = 0,
+            Ok(false) => absent += 1,
+            Err(error) => {
+                absent = 0;
+                tracing::warn!(%error, "Kafka does not say who runs the deployment, asking again");
+            }
+        }
+    }
+    tracing::info!(deployment, "no engine runs this deployment: taking it over");
+    Ok(())
+}
+
 fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
     let mut pipelines = Vec::new();
     for file in args.files.load()? {
         pipelines.push(Arc::new(Pipeline::from(file.pipeline?)));
-    }
-    if let Some(process) = args.process.filter(|process| *process >= args.peers.len()) {
-        let count = args.peers.len();
-        return Err(
-            format!("--process {process}: there are {count} --peers, the first is 0").into()
-        );
     }
     Ok(EngineConfig {
         deployment: args.deployment.clone(),

@@ -11,10 +11,12 @@ use crate::{
     snapshot::{self, StartingPoint, Storage, Wanted, WantedPipeline},
 };
 
-use super::{EngineConfig, EngineError, deployed::Deployed};
+use super::{EngineConfig, EngineError, coverage, deployed::Deployed};
 
 /// What there is.
 pub(super) struct Beginning {
+    /// What was asked for, with the versions that run as its pipelines.
+    pub(super) config: EngineConfig,
     /// The versions that run.
     pub(super) deployed: Deployed,
     /// What is marked.
@@ -29,7 +31,7 @@ pub(super) struct Beginning {
 
 /// Takes the deployment over and reads what is there.
 pub(super) async fn take_over(
-    config: &EngineConfig,
+    config: EngineConfig,
     clickhouse: &ClickHouse,
 ) -> Result<Beginning, EngineError> {
     tables::create_shared(clickhouse).await?;
@@ -41,31 +43,40 @@ pub(super) async fn take_over(
         true => Some(BindingLog::take_over(&config.kafka, &config.deployment).await?),
         false => None,
     };
-    let (deployed, mut marked) = deploy(config, clickhouse).await?;
-    let start = starting_point(config, storage.as_ref(), &deployed, clickhouse).await?;
-    start.raise(&mut marked);
-    Ok(Beginning { deployed, marked, log, storage, start })
-}
-
-/// Decides which versions run, creates what they lack in ClickHouse and reads what was marked.
-async fn deploy(
-    config: &EngineConfig,
-    clickhouse: &ClickHouse,
-) -> Result<(Deployed, Marked), EngineError> {
-    let served = versions::served(clickhouse).await?;
-    let (moment, _) = marks::last_moment(clickhouse).await?;
-    let deployed = Deployed::new(&config.pipelines, config.grid.grid(), served, moment);
-    for table in &deployed.tables {
-        table.create(clickhouse).await?;
-    }
+    let deployed = deploy(&config, clickhouse).await?;
+    let config = EngineConfig { pipelines: deployed.pipelines.clone(), ..config };
+    let names = config.topics().iter().map(ToString::to_string).collect();
+    let log = log.map(|log| log.with_topics(names));
+    let start = loop {
+        let mut start = starting_point(&config, storage.as_ref(), &deployed, clickhouse).await?;
+        let Some(log) = &log else { break start };
+        coverage::check(&config, log, (&deployed, &start))?;
+        // If there is a newer state by now, it is read.
+        match &storage {
+            Some(storage) if !snapshot::claim(storage, &mut start).await? => {}
+            _ => break start,
+        }
+    };
     if config.is_first() {
         versions::retire_others(clickhouse, &config.pipelines).await?;
         for version in deployed.serving() {
             version.serve(clickhouse).await?;
         }
     }
-    let marked = marks::last_marked(clickhouse).await?;
-    Ok((deployed, marked))
+    let mut marked = marks::last_marked(clickhouse).await?;
+    start.raise(&mut marked);
+    Ok(Beginning { config, deployed, marked, log, storage, start })
+}
+
+/// Decides which versions run and creates their tables.
+async fn deploy(config: &EngineConfig, clickhouse: &ClickHouse) -> Result<Deployed, EngineError> {
+    let served = versions::served(clickhouse).await?;
+    let (moment, _) = marks::last_moment(clickhouse).await?;
+    let deployed = Deployed::new(&config.pipelines, config.grid.grid(), served, moment);
+    for table in &deployed.tables {
+        table.create(clickhouse).await?;
+    }
+    Ok(deployed)
 }
 
 /// The newest state that is of use to this process.
@@ -91,11 +102,10 @@ async fn starting_point(
         first_worker: process * workers,
         workers,
         peers: processes * workers,
-        is_first: config.is_first(),
         clickhouse,
     };
     let started = Instant::now();
-    let start = snapshot::restore(storage, wanted).await?;
+    let start = snapshot::newest(storage, wanted).await?;
     for (version, epoch) in start.epochs() {
         let took_ms = started.elapsed().as_millis();
         tracing::info!(version, epoch = epoch.0, took_ms, "going on from a snapshot");

@@ -3,6 +3,7 @@
 mod beginning;
 mod binding;
 mod cluster;
+mod coverage;
 mod deployed;
 mod line;
 mod marking;
@@ -42,6 +43,7 @@ use crate::{
 };
 
 use binding::BindingThreads;
+pub use coverage::{LostPartition, LostPipeline, LostRecords};
 pub use start::start;
 
 /// Everything an engine needs to know.
@@ -196,6 +198,9 @@ pub enum EngineError {
     /// Records that no binding names are no longer in Kafka.
     #[error(transparent)]
     Lost(#[from] LostOffsets),
+    /// Records that must be read again were removed from Kafka.
+    #[error(transparent)]
+    Uncovered(#[from] LostRecords),
     /// A thread could not be started.
     #[error("cannot start the {0} thread")]
     Thread(&'static str, #[source] std::io::Error),

@@ -57,9 +57,8 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
     let listener = config.cluster.as_ref().map(cluster::listen).transpose()?;
     reach_kafka(&config)?;
     let clickhouse = ClickHouse::for_writing(&config.clickhouse).await?;
-    let Beginning { deployed, marked, log, storage, start } =
-        beginning::take_over(&config, &clickhouse).await?;
-    let config = EngineConfig { pipelines: deployed.pipelines.clone(), ..config };
+    let Beginning { config, deployed, marked, log, storage, start } =
+        beginning::take_over(config, &clickhouse).await?;
     let topics = config.topics();
     let sealing = sealing(&config).await?;
     let (notices, heard) = crossbeam_channel::unbounded();
@@ -121,7 +120,6 @@ pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
             None
         }
         Some(log) => {
-            let log = log.with_topics(topics.iter().map(ToString::to_string).collect());
             let follower = match building {
                 None => None,
                 Some(Line { work, hand_out }) => {

@@ -157,9 +157,17 @@ impl BindingLog {
     /// # Errors
     /// [`BindingLogError::Fenced`] when another engine took over.
     pub fn append(&self, binding: &Binding) -> Result<i64, BindingLogError> {
-        let payload = binding.to_value(&self.topics).to_string();
+        self.append_all(&[binding.to_value(&self.topics).to_string()])
+    }
+
+    /// Keeps bindings as they stood in a log, all or none; yields the offset of the last one, which
+    /// those before stand directly before.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_all(&self, payloads: &[String]) -> Result<i64, BindingLogError> {
         loop {
-            match self.commit(&payload) {
+            match self.commit(payloads) {
                 // The transaction left nothing behind, so this is no second binding.
                 Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
                     tracing::warn!(%error, "the binding was not committed, sending it again");
@@ -170,10 +178,12 @@ impl BindingLog {
         }
     }
 
-    fn commit(&self, payload: &str) -> Result<i64, KafkaError> {
+    fn commit(&self, payloads: &[String]) -> Result<i64, KafkaError> {
         self.producer.begin_transaction()?;
-        let record = BaseRecord::<(), str>::to(&self.topic).partition(0).payload(payload);
-        self.producer.send(record).map_err(|(error, _)| error)?;
+        for payload in payloads {
+            let record = BaseRecord::<(), str>::to(&self.topic).partition(0).payload(payload);
+            self.producer.send(record).map_err(|(error, _)| error)?;
+        }
         loop {
             match self.producer.commit_transaction(TIMEOUT) {
                 Err(error) if may_still_succeed(&error) => {
@@ -222,7 +232,7 @@ impl BindingLog {
         let mut reader = self.read_at(Some(offset))?.ok_or_else(other)?;
         match reader.next().transpose()? {
             Some(first) if first.binding.epoch == epoch && first.offset == offset => {
-                reader.arrived.push_front(Ok(first));
+                reader.first = Some(first);
                 Ok(reader)
             }
             _ => Err(other()),
@@ -238,14 +248,16 @@ impl BindingLog {
             Some((epoch, offset)) => self.read_from(epoch, offset)?,
             None => self.read()?,
         };
-        (reader.end_offset, reader.at_end) = (i64::MAX, false);
+        (reader.records.end_offset, reader.records.at_end) = (i64::MAX, false);
         Ok(BindingTail(reader))
     }
 
     /// None if the topic has no such offset.
     fn read_at(&self, offset: Option<i64>) -> Result<Option<BindingReader>, BindingLogError> {
-        let reader = open(&self.settings, &self.topic, self.topics.clone(), offset);
-        reader.map_err(|error| self.failed("read", error))
+        let records = open(&self.settings, &self.topic, offset);
+        let records = records.map_err(|error| self.failed("read", error))?;
+        let topics = self.topics.clone();
+        Ok(records.map(|records| BindingReader { records, topics, first: None }))
     }
 
     fn failed(&self, action: &'static str, source: KafkaError) -> BindingLogError {
@@ -284,9 +296,20 @@ pub fn read_beside(
     deployment: &str,
     topics: Vec<String>,
 ) -> Result<BindingReader, BindingLogError> {
+    Ok(BindingReader { records: read_records_beside(settings, deployment)?, topics, first: None })
+}
+
+/// The same as they stand in the log, each with its offset.
+///
+/// # Errors
+/// As [`read_beside`].
+pub fn read_records_beside(
+    settings: &KafkaSettings,
+    deployment: &str,
+) -> Result<RecordReader, BindingLogError> {
     let topic = topic_of(deployment);
     let failed = |source| BindingLogError::Kafka { action: "read", topic: topic.clone(), source };
-    let reader = open(settings, &topic, topics, None).map_err(failed)?;
+    let reader = open(settings, &topic, None).map_err(failed)?;
     Ok(reader.expect("a topic begins at its beginning"))
 }
 
@@ -294,9 +317,8 @@ pub fn read_beside(
 fn open(
     settings: &KafkaSettings,
     topic: &str,
-    topics: Vec<String>,
     offset: Option<i64>,
-) -> Result<Option<BindingReader>, KafkaError> {
+) -> Result<Option<RecordReader>, KafkaError> {
     let defaults = [
         ("group.id", "citycell-bindings"),
         ("enable.auto.commit", "false"),
@@ -314,10 +336,9 @@ fn open(
     }
     list.add_partition_offset(topic, 0, KafkaOffset::Offset(start))?;
     consumer.assign(&list)?;
-    Ok(Some(BindingReader {
+    Ok(Some(RecordReader {
         queue: BatchQueue::new(consumer, 1024),
         topic: topic.to_owned(),
-        topics,
         end_offset: end,
         at_end: start == end,
         arrived: VecDeque::new(),
@@ -326,16 +347,42 @@ fn open(
 
 /// Bindings of the log, one by one, up to the end the log had when reading began.
 pub struct BindingReader {
-    queue: BatchQueue,
-    topic: String,
+    records: RecordReader,
     topics: Vec<String>,
-    end_offset: i64,
-    at_end: bool,
-    arrived: VecDeque<Result<LoggedBinding, BindingLogError>>,
+    /// One that was looked at already.
+    first: Option<LoggedBinding>,
 }
 
 impl Iterator for BindingReader {
     type Item = Result<LoggedBinding, BindingLogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(first) = self.first.take() {
+            return Some(Ok(first));
+        }
+        let (offset, bytes) = self.records.next()?;
+        let binding = Binding::from_json(&bytes, &self.topics);
+        Some(match binding {
+            Ok(binding) => Ok(LoggedBinding { binding, offset }),
+            Err(source) => {
+                let topic = self.records.topic.clone();
+                Err(BindingLogError::Unreadable { topic, offset, source })
+            }
+        })
+    }
+}
+
+/// The log's records, each with its offset, up to the end the log had when reading began.
+pub struct RecordReader {
+    queue: BatchQueue,
+    topic: String,
+    end_offset: i64,
+    at_end: bool,
+    arrived: VecDeque<(i64, Vec<u8>)>,
+}
+
+impl Iterator for RecordReader {
+    type Item = (i64, Vec<u8>);
 
     fn next(&mut self) -> Option<Self::Item> {
         // The last offsets are a transaction's control records, so the end is what Kafka calls
@@ -347,20 +394,13 @@ impl Iterator for BindingReader {
     }
 }
 
-impl BindingReader {
+impl RecordReader {
     fn consume(&mut self, timeout: Duration) {
-        let Self { queue, topic, topics, end_offset, at_end, arrived } = self;
+        let Self { queue, topic, end_offset, at_end, arrived } = self;
         queue.consume(timeout, |delivery| match delivery {
             Delivery::Record(message) => {
                 let bytes = message.payload.unwrap_or_default();
-                let offset = message.offset;
-                let binding = Binding::from_json(bytes, topics);
-                arrived.push_back(match binding {
-                    Ok(binding) => Ok(LoggedBinding { binding, offset }),
-                    Err(source) => {
-                        Err(BindingLogError::Unreadable { topic: topic.clone(), offset, source })
-                    }
-                });
+                arrived.push_back((message.offset, bytes.to_vec()));
             }
             Delivery::End { next_offset, .. } => *at_end = next_offset >= *end_offset,
             Delivery::Failed { text, .. } => {
@@ -376,10 +416,14 @@ pub struct BindingTail(BindingReader);
 impl BindingTail {
     /// The next one, if it comes in time.
     pub fn poll(&mut self, timeout: Duration) -> Option<Result<LoggedBinding, BindingLogError>> {
-        if self.0.arrived.is_empty() {
-            self.0.consume(timeout);
+        let BindingReader { records, first, .. } = &mut self.0;
+        if first.is_none() && records.arrived.is_empty() {
+            records.consume(timeout);
+            if records.arrived.is_empty() {
+                return None;
+            }
         }
-        self.0.arrived.pop_front()
+        self.0.next()
     }
 }
 

@@ -5,6 +5,7 @@ pub mod binding_log;
 mod complaints;
 mod consume;
 pub mod partitions;
+pub mod presence;
 pub mod probe;
 pub mod reader;
 pub mod settings;

@@ -12,13 +12,13 @@ use std::{
 
 use citycell_operators::{lateness::Horizon, restored::Reading, saved::Entry};
 use citycell_schemas::Epoch;
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 
 use crate::{alarm::Alarm, binding::Binding, crash_point::crash_point, metrics::Metrics};
 
 use super::{
     SnapshotError,
-    manifest::{self, Manifest, PipelineState, Reached},
+    manifest::{self, Manifest, PipelineState, Reached, Written},
     merge::Merge,
     run::{Run, RunWriter},
     storage::{Storage, local_failed},
@@ -28,7 +28,7 @@ use super::{
 const MANIFESTS: usize = 2;
 /// More runs than this are merged, however small they are.
 const RUNS_MAX: usize = 64;
-/// After what came last, so that one manifest serves all pipelines of an epoch.
+/// After there is something to say, so that one manifest serves all pipelines of an epoch.
 const SETTLE: Duration = Duration::from_millis(100);
 /// After the storage failed.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -149,32 +149,37 @@ pub fn start(
     };
     runtime.spawn(async move {
         let _rings_on_panic = alarm;
-        let mut pause = Duration::ZERO;
+        let mut due = None;
         loop {
-            if keeper.changed && notices.is_empty() {
-                tokio::time::sleep(pause.max(SETTLE)).await;
-                if notices.is_empty() {
-                    match keeper.keep().await {
-                        Ok(Ok(())) => pause = Duration::ZERO,
-                        Ok(Err(Fenced)) => {
-                            tracing::warn!("another engine keeps this deployment's snapshots now");
-                            return;
-                        }
-                        Err(error) => {
-                            keeper.metrics.snapshot_failed();
-                            pause = PAUSE;
-                            let cause = std::error::Error::source(&error).map(ToString::to_string);
-                            tracing::warn!(%error, cause, "no snapshot is complete, trying again");
-                        }
+            if keeper.changed && due.is_none() {
+                due = Some(Instant::now() + SETTLE);
+            }
+            // Marks come at every tick: waiting for a silence might be waiting for ever.
+            let time = tokio::time::sleep_until(due.unwrap_or_else(Instant::now));
+            tokio::select! {
+                biased;
+                () = time, if due.is_some() => {}
+                notice = notices.recv() => {
+                    let Some(notice) = notice else { return };
+                    if let Some((serves, epoch)) = keeper.hear(notice) {
+                        written(serves, epoch);
                     }
-                    if keeper.changed {
-                        continue;
-                    }
+                    continue;
                 }
             }
-            let Some(notice) = notices.recv().await else { return };
-            if let Some((serves, epoch)) = keeper.hear(notice) {
-                written(serves, epoch);
+            due = None;
+            match keeper.keep().await {
+                Ok(Ok(())) => {}
+                Ok(Err(Fenced)) => {
+                    tracing::warn!("another engine keeps this deployment's snapshots now");
+                    return;
+                }
+                Err(error) => {
+                    keeper.metrics.snapshot_failed();
+                    due = Some(Instant::now() + PAUSE);
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::warn!(%error, cause, "no snapshot is complete, trying again");
+                }
             }
         }
     });
@@ -273,13 +278,18 @@ impl Keeper {
         let states = states.filter_map(|kept| {
             Some((manifest::key(&kept.name, &kept.version), kept.state.clone()?))
         });
-        let manifest = Manifest::after(self.manifest, states.collect());
+        let manifest = Manifest::after(self.manifest, self.storage.writer(), states.collect());
         crash_point("before_manifest");
-        if !manifest.write(&self.storage).await? {
+        let written = manifest.write(&self.storage).await?;
+        if written == Written::Another {
             return Ok(Err(Fenced));
         }
         crash_point("after_manifest");
         self.manifest = manifest.number;
+        if written == Written::Earlier {
+            // Says less than we know by now: the next one says it.
+            return Ok(Ok(()));
+        }
         self.changed = false;
         let bytes = |state: &PipelineState| state.runs.iter().map(|run| run.bytes).sum::<u64>();
         for state in &self.pipelines {

@@ -30,8 +30,22 @@ pub struct Manifest {
     pub number: u64,
     /// The program's version that wrote it.
     pub program: String,
+    /// Who wrote it: two engines may want to say the same under the same number.
+    #[serde(default)]
+    pub writer: u64,
     /// The state of each version of a pipeline, by [`key`].
     pub pipelines: BTreeMap<String, PipelineState>,
+}
+
+/// What there is under a manifest's number once it was to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// This manifest.
+    This,
+    /// One that this writer wrote before, and did not hear of.
+    Earlier,
+    /// Another engine's.
+    Another,
 }
 
 /// One pipeline's state.
@@ -57,11 +71,11 @@ pub(crate) fn key(pipeline: &str, version: &str) -> String {
 }
 
 impl Manifest {
-    /// A manifest that comes after number `before`.
+    /// A manifest of `writer` that comes after number `before`.
     #[must_use]
-    pub fn after(before: u64, pipelines: BTreeMap<String, PipelineState>) -> Self {
+    pub fn after(before: u64, writer: u64, pipelines: BTreeMap<String, PipelineState>) -> Self {
         let program = env!("CARGO_PKG_VERSION").to_owned();
-        Self { format: FORMAT, number: before + 1, program, pipelines }
+        Self { format: FORMAT, number: before + 1, program, writer, pipelines }
     }
 
     /// The files it names.
@@ -70,14 +84,22 @@ impl Manifest {
         runs.map(|run| run.file.as_str())
     }
 
-    /// Writes it, whole or not at all; false if there is one of this number already.
+    /// Writes it, whole or not at all, unless there is one of this number.
     ///
     /// # Errors
     /// The storage's.
-    pub async fn write(&self, storage: &Storage) -> Result<bool, SnapshotError> {
+    pub async fn write(&self, storage: &Storage) -> Result<Written, SnapshotError> {
         let json = serde_json::to_string_pretty(self).expect("maps with text keys are always JSON");
         let text = format!("{}\n{json}\n", checksum(json.as_bytes()));
-        storage.create(&file_of(self.number), Bytes::from(text)).await
+        let file = file_of(self.number);
+        if storage.create(&file, Bytes::from(text)).await? {
+            return Ok(Written::This);
+        }
+        Ok(match Self::read(storage, &file).await? {
+            there if there == *self => Written::This,
+            there if there.writer == self.writer => Written::Earlier,
+            _ => Written::Another,
+        })
     }
 
     /// Reads one.
@@ -118,7 +140,7 @@ pub(super) fn number_of(file: &str) -> Option<u64> {
     file.strip_prefix(FOLDER)?.strip_prefix('/')?.strip_suffix(".manifest")?.parse().ok()
 }
 
-fn checksum(bytes: &[u8]) -> String {
+pub(crate) fn checksum(bytes: &[u8]) -> String {
     hexadecimal(Sha256::new_with_prefix(bytes))
 }
 

@@ -12,6 +12,7 @@
 //! its runs with their checksums and the binding they are as of. Two manifests are kept. Where one
 //! cannot be used, the one before is; where none can, everything is computed from Kafka again.
 
+mod copy;
 mod keeper;
 mod manifest;
 mod merge;
@@ -24,11 +25,15 @@ use std::time::Duration;
 
 use object_store::Error as StorageError;
 
+pub use copy::{copy_newest, copy_runs};
 pub use keeper::{KeeperNotice, KeeperParts, KeptPipeline, start as start_keeper};
-pub(crate) use manifest::key;
-pub use manifest::{Manifest, PipelineState, Reached};
-pub use restore::{RestoreError, RestoredPipeline, StartingPoint, Wanted, WantedPipeline, restore};
-pub use run::Run;
+pub use manifest::{Manifest, PipelineState, Reached, Written};
+pub(crate) use manifest::{checksum, key};
+pub use restore::{
+    RestoreError, RestoredPipeline, StartingPoint, Wanted, WantedPipeline, claim, newest,
+};
+pub(crate) use run::hexadecimal;
+pub use run::{Run, check};
 pub use storage::Storage;
 pub use writer::{SnapshotJob, SnapshotQueue, start as start_writer};
 

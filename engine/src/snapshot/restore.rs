@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     SnapshotError, keeper,
-    manifest::{self, Manifest, PipelineState},
+    manifest::{self, Manifest, PipelineState, Written},
     merge::Merge,
     storage::Storage,
 };
@@ -33,8 +33,6 @@ pub struct Wanted<'a> {
     pub workers: usize,
     /// All processes' workers.
     pub peers: usize,
-    /// Whether this process holds the deployment.
-    pub is_first: bool,
     /// Where rows are marked.
     pub clickhouse: &'a ClickHouse,
 }
@@ -86,29 +84,22 @@ impl StartingPoint {
     }
 }
 
-/// The newest usable state of the pipelines that are wanted. The process that holds the deployment
-/// takes the snapshots over too: it says what it starts with in a manifest of its own, so that
-/// whoever wrote them before, thawed after a pause perhaps, writes none any more.
+/// Takes the snapshots over for the process that holds the deployment: it says what it starts with in
+/// a manifest of its own, so that whoever wrote them before, thawed after a pause perhaps, writes
+/// none any more. False if somebody wrote one since `start` was read: then there is a newer state.
 ///
 /// # Errors
-/// When the storage does not answer; a manifest or run that is damaged or gone is passed over for
-/// the manifest before.
-pub async fn restore(storage: &Storage, wanted: Wanted<'_>) -> Result<StartingPoint, RestoreError> {
-    loop {
-        let mut start = newest(storage, wanted).await?;
-        if !wanted.is_first {
-            return Ok(start);
-        }
-        let pipelines = start.pipelines.iter();
-        let states = pipelines.map(|(name, restored)| (name.clone(), restored.state.clone()));
-        let ours = Manifest::after(start.manifest, states.collect());
-        // If there is one of this number by now, it is newer than what we have read.
-        if ours.write(storage).await? {
-            start.manifest = ours.number;
-            keeper::delete_orphans(storage).await?;
-            return Ok(start);
-        }
+/// The storage's.
+pub async fn claim(storage: &Storage, start: &mut StartingPoint) -> Result<bool, SnapshotError> {
+    let pipelines = start.pipelines.iter();
+    let states = pipelines.map(|(name, restored)| (name.clone(), restored.state.clone()));
+    let ours = Manifest::after(start.manifest, storage.writer(), states.collect());
+    if ours.write(storage).await? != Written::This {
+        return Ok(false);
     }
+    start.manifest = ours.number;
+    keeper::delete_orphans(storage).await?;
+    Ok(true)
 }
 
 /// Why no state can be read.
@@ -122,7 +113,12 @@ pub enum RestoreError {
     ClickHouse(#[from] ClickHouseError),
 }
 
-async fn newest(storage: &Storage, wanted: Wanted<'_>) -> Result<StartingPoint, RestoreError> {
+/// The newest usable state of the pipelines that are wanted.
+///
+/// # Errors
+/// When the storage does not answer; a manifest or run that is damaged or gone is passed over for
+/// the manifest before.
+pub async fn newest(storage: &Storage, wanted: Wanted<'_>) -> Result<StartingPoint, RestoreError> {
     let files = manifest::list(storage).await?;
     let number = files.first().and_then(|file| manifest::number_of(file)).unwrap_or_default();
     for file in &files {
@@ -150,7 +146,7 @@ async fn newest(storage: &Storage, wanted: Wanted<'_>) -> Result<StartingPoint, 
 }
 
 /// Whether waiting cannot help.
-fn is_unusable(error: &SnapshotError) -> bool {
+pub(super) fn is_unusable(error: &SnapshotError) -> bool {
     match error {
         SnapshotError::Damaged { .. } => true,
         SnapshotError::Storage { source, .. } => matches!(**source, StorageError::NotFound { .. }),

@@ -34,6 +34,33 @@ pub struct Run {
     pub sha256: String,
 }
 
+impl Run {
+    /// Whether `file` is this run's, whole and as it was written.
+    pub(super) fn check(&self, file: &mut File) -> Result<(), SnapshotError> {
+        check(file, &self.file, (self.bytes, &self.sha256))
+    }
+}
+
+/// Whether a file has as many bytes as were written and their SHA-256; `name` is its in messages.
+///
+/// # Errors
+/// [`SnapshotError::Damaged`] if not, or the file's own.
+pub fn check(
+    file: &mut File,
+    name: &str,
+    (bytes_written, sha256): (u64, &str),
+) -> Result<(), SnapshotError> {
+    let damaged = |reason: String| SnapshotError::Damaged { file: name.to_owned(), reason };
+    let (hash, bytes) = hashed(file).map_err(local_failed("read", name))?;
+    if bytes != bytes_written {
+        return Err(damaged(format!("it has {bytes} bytes instead of {bytes_written}")));
+    }
+    if hexadecimal(hash) != sha256 {
+        return Err(damaged("its checksum is another".to_owned()));
+    }
+    Ok(())
+}
+
 /// An entry of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OwnedEntry {
@@ -98,15 +125,9 @@ pub(super) struct RunReader {
 impl RunReader {
     /// Checks the file's length and checksum before anything is made of it.
     pub(super) fn open(run: &Run, mut file: File) -> Result<Self, SnapshotError> {
+        run.check(&mut file)?;
         let failed = || local_failed("read", &run.file);
         let damaged = |reason: String| SnapshotError::Damaged { file: run.file.clone(), reason };
-        let (hash, bytes) = hashed(&mut file).map_err(failed())?;
-        if bytes != run.bytes {
-            return Err(damaged(format!("it has {bytes} bytes instead of {}", run.bytes)));
-        }
-        if hexadecimal(hash) != run.sha256 {
-            return Err(damaged("its checksum is another".to_owned()));
-        }
         file.rewind().map_err(failed())?;
         let mut input = BufReader::with_capacity(1 << 16, file);
         let mut header = [0; HEADER.len()];
@@ -156,6 +177,6 @@ fn hashed(file: &mut File) -> io::Result<(Sha256, u64)> {
     }
 }
 
-pub(super) fn hexadecimal(hash: Sha256) -> String {
+pub(crate) fn hexadecimal(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

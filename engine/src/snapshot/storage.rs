@@ -2,30 +2,39 @@
 
 use std::{
     fs::File,
+    hash::{BuildHasher, RandomState},
     io::{Seek, Write},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::{
-    Error as StorageError, GetResultPayload, ObjectStore, ObjectStoreExt, PutMode,
-    buffered::BufWriter, local::LocalFileSystem, path::Path, prefix::PrefixStore,
+    Error as StorageError, GetResultPayload, ObjectStore, ObjectStoreExt, ObjectStoreScheme,
+    PutMode, RetryConfig, aws::AmazonS3Builder, buffered::BufWriter, local::LocalFileSystem,
+    path::Path, prefix::PrefixStore,
 };
 use tokio::io::AsyncWriteExt;
 
 use super::SnapshotError;
 use crate::secret::{has_credentials, without_credentials};
 
-/// The files of one deployment.
+/// How often a request to an object store is repeated, and for how long: those who ask try again
+/// themselves, and say so.
+const RETRIES_MAX: usize = 3;
+const RETRY_FOR: Duration = Duration::from_secs(10);
+
+/// The files of one deployment, as one engine sees them.
 #[derive(Clone, Debug)]
 pub struct Storage {
     store: Arc<dyn ObjectStore>,
+    writer: u64,
 }
 
 impl Storage {
     /// The storage of `deployment` at `location`: a folder, which is created and whose files are
-    /// synced to the disk, or a URL. Settings of an object store come from its usual environment
+    /// synced to the disk, or the URL of an S3 bucket, whose settings come from the usual environment
     /// variables, for example `AWS_ENDPOINT`.
     ///
     /// # Errors
@@ -34,7 +43,14 @@ impl Storage {
         let store: Arc<dyn ObjectStore> =
             if location.contains("://") { remote(location)? } else { Arc::new(local(location)?) };
         let store = PrefixStore::new(store, Path::from(deployment));
-        Ok(Self { store: Arc::new(store) })
+        let writer = RandomState::new().hash_one(std::process::id());
+        Ok(Self { store: Arc::new(store), writer })
+    }
+
+    /// Tells apart those who opened a deployment's storage.
+    #[must_use]
+    pub fn writer(&self) -> u64 {
+        self.writer
     }
 
     /// Puts a small file, whole or not at all.
@@ -47,7 +63,7 @@ impl Storage {
     }
 
     /// Puts a small file, whole or not at all, unless there is one of this name: says whether it
-    /// did.
+    /// did. Where an answer was lost, the one that is there may be this one.
     ///
     /// # Errors
     /// The storage's.
@@ -141,10 +157,17 @@ fn remote(location: &str) -> Result<Arc<dyn ObjectStore>, SnapshotError> {
         return Err(failed(reason.into()));
     }
     let url = reqwest::Url::parse(location).map_err(|error| failed(error.to_string()))?;
-    // The store looks for its own names, such as `aws_endpoint`, and passes over all others.
-    let settings = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
-    let opened = object_store::parse_url_opts(&url, settings);
-    let (store, prefix) = opened.map_err(|error| failed(error.to_string()))?;
+    let prefix = match ObjectStoreScheme::parse(&url) {
+        Ok((ObjectStoreScheme::AmazonS3, prefix)) => prefix,
+        _ => return Err(failed("only folders and s3:// are known".into())),
+    };
+    let retry = RetryConfig {
+        max_retries: RETRIES_MAX,
+        retry_timeout: RETRY_FOR,
+        ..RetryConfig::default()
+    };
+    let store = AmazonS3Builder::from_env().with_url(url).with_retry(retry).build();
+    let store = store.map_err(|error| failed(error.to_string()))?;
     Ok(Arc::new(PrefixStore::new(store, prefix)))
 }
 

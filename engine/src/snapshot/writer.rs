@@ -1,9 +1,6 @@
 //! Writes the runs of this process's workers, however long the storage takes to come back.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use citycell_operators::saved::Saved;
@@ -44,7 +41,7 @@ pub fn start(runtime: &Handle, storage: Storage, metrics: Metrics, alarm: Alarm)
     runtime.spawn(async move {
         let _rings_on_panic = alarm;
         // An engine that was fenced out may still write files of the same epochs and workers.
-        let ours = RandomState::new().hash_one(std::process::id());
+        let ours = storage.writer();
         while let Some(job) = jobs.recv().await {
             let SnapshotJob { pipeline, version, epoch, worker, saved, done } = job;
             if saved.is_empty() {

@@ -1,7 +1,7 @@
 //! ClickHouse takes no rows, of one pipeline or at all: the others go on, nothing is lost, and what
 //! waited is written when it does again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use citycell::{
     clickhouse::backlog::BacklogLimits,
@@ -133,4 +133,32 @@ async fn while_clickhouse_is_away_epochs_go_on_and_rows_wait_on_disk() {
     assert!(all.len() > 30, "only {} epochs", all.len());
     assert_right(&store, &crowd, &all).await;
     nothing_is_said_twice_differently(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_starts_behind_the_moment_alone_is_waited_for() {
+    let store = TestStore::start();
+    let folder = tempfile::tempdir().unwrap();
+    let topic = unique("behind");
+    create_topic(&topic, PARTITIONS as i32).await;
+    let mut crowd = Crowd::new(&topic, 8, 10 * 60_000);
+    let start = || engine::start(two_pipelines(&topic, &store, &folder));
+    let engine = start().await.unwrap();
+    feed(&mut crowd, 10).await;
+    stop(engine).await;
+    // As if the engine before had gone on while this one read its marks.
+    let later = "INSERT INTO moments (epoch, committed_at) \
+                 SELECT max(epoch) + 1, max(committed_at) + 0.001 FROM epochs";
+    store.execute(later).await;
+    let engine = start().await.unwrap();
+    crowd.send(300);
+    engine.drain();
+    let started = Instant::now();
+    while engine.is_running() && started.elapsed() < Duration::from_secs(60) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let still_waits = engine.is_running();
+    stop(engine).await;
+    assert!(!still_waits, "it still waits for marks");
+    assert_right(&store, &crowd, &bindings(&topic).await).await;
 }

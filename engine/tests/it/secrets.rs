@@ -76,25 +76,25 @@ impl Secrets {
 }
 
 /// A program that is killed in the end; what it says goes to a file.
-struct Running {
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) child: Child,
     log: PathBuf,
 }
 
 impl Running {
-    fn start(command: &mut Command, log: PathBuf) -> Self {
+    pub(crate) fn start(command: &mut Command, log: PathBuf) -> Self {
         let file = File::create(&log).unwrap();
         let (out, err) = (file.try_clone().unwrap(), file);
         let child = command.stdout(out).stderr(err).spawn().unwrap();
         Self { child, log }
     }
 
-    fn said(&self) -> Vec<u8> {
+    pub(crate) fn said(&self) -> Vec<u8> {
         fs::read(&self.log).unwrap()
     }
 
     /// The address that is said after `words`.
-    fn address(&self, words: &str) -> String {
+    pub(crate) fn address(&self, words: &str) -> String {
         let mut address = None;
         eventually(words, || {
             let said = String::from_utf8_lossy(&self.said()).into_owned();
@@ -118,7 +118,7 @@ impl Drop for Running {
     }
 }
 
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
         assert!(started.elapsed() < Duration::from_secs(60), "it never came to {what}");

@@ -1,10 +1,14 @@
 //! Snapshots: after a crash an engine goes on from one, and its rows are what they would have been.
 
-use std::{num::NonZeroUsize, path::Path, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use citycell::{
     clickhouse::ClickHouseSettings,
-    engine::{self, EngineConfig},
+    engine::{self, EngineConfig, RunningEngine},
     snapshot::SnapshotSettings,
 };
 use tempfile::TempDir;
@@ -19,20 +23,20 @@ use crate::{
 };
 
 /// A deployment that keeps snapshots in a folder.
-struct Deployment {
-    topic: String,
-    folder: TempDir,
-    store: TestStore,
+pub(crate) struct Deployment {
+    pub(crate) topic: String,
+    pub(crate) folder: TempDir,
+    pub(crate) store: TestStore,
 }
 
 impl Deployment {
-    async fn new(name: &str) -> Self {
+    pub(crate) async fn new(name: &str) -> Self {
         let topic = unique(name);
         create_topic(&topic, PARTITIONS as i32).await;
         Self { topic, folder: tempfile::tempdir().unwrap(), store: TestStore::start() }
     }
 
-    fn config(&self, workers: usize) -> EngineConfig {
+    pub(crate) fn config(&self, workers: usize) -> EngineConfig {
         let pipelines = vec![crowd_flow(&self.topic), latest(&self.topic), slow(&self.topic)];
         EngineConfig {
             workers: NonZeroUsize::new(workers).unwrap(),
@@ -50,7 +54,7 @@ impl Deployment {
     }
 }
 
-fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -103,16 +107,40 @@ publish: {{every: 2s}}
 
 /// Runs an engine, feeds it and has it end as a crash would; says whether it went on from a
 /// snapshot.
-async fn run_and_crash(deployment: &Deployment, crowd: &mut Crowd, workers: usize) -> bool {
+pub(crate) async fn run_and_crash(
+    deployment: &Deployment,
+    crowd: &mut Crowd,
+    workers: usize,
+) -> bool {
     let engine = engine::start(deployment.config(workers)).await.unwrap();
     let went_on = engine.started_at.len() == 3;
-    for _ in 0..14 {
+    for batch in 0..14 {
         crowd.send(60);
         tokio::time::sleep(Duration::from_millis(70)).await;
+        if batch == 10 {
+            // The first may be of a time before there was anything to keep, and two are kept.
+            snapshots_are_kept(&engine, 3).await;
+        }
     }
     engine.abandon();
     wait(engine).await;
     went_on
+}
+
+async fn snapshots_are_kept(engine: &RunningEngine, times: usize) {
+    let kept = || {
+        let metrics = engine.metrics.encode();
+        let kept = metrics.lines().find(|line| line.starts_with("citycell_snapshot_epoch_ms{"));
+        kept.map(str::to_owned)
+    };
+    let started = Instant::now();
+    for _ in 0..times {
+        let before = kept();
+        while kept() == before {
+            assert!(started.elapsed() < Duration::from_secs(60), "no snapshot is kept");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,14 +205,13 @@ async fn snapshots_of_another_deployments_log_are_refused() {
     let from = deployment.folder.path().join(&deployment.topic);
     std::fs::rename(from, deployment.folder.path().join(&other)).unwrap();
     let config = EngineConfig { deployment: other.clone(), ..deployment.config(1) };
-    let engine = engine::start(config).await.unwrap();
-    let ended = tokio::task::spawn_blocking(|| engine.wait()).await.unwrap().unwrap_err();
-    let text = ended.to_string();
+    let Err(refused) = engine::start(config).await else { panic!("it started") };
+    let text = refused.to_string();
     assert!(text.contains(&other) && text.contains("another deployment"), "{text}");
 }
 
 /// A run without snapshots over the same bindings leaves the same behind.
-async fn as_a_fresh_run(deployment: &Deployment, last_epoch: u64) {
+pub(crate) async fn as_a_fresh_run(deployment: &Deployment, last_epoch: u64) {
     let store = &deployment.store;
     let elsewhere = ClickHouseSettings { database: "replayed".into(), ..store.settings() };
     let fresh = EngineConfig { snapshots: None, clickhouse: elsewhere, ..deployment.config(1) };
