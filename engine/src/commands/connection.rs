@@ -189,6 +189,6 @@ impl KafkaArgs {
         for argument in &self.kafka {
             settings.extend([settings_file::from_argument(argument)?]);
         }
-        Ok(KafkaSettings { brokers: brokers.to_owned(), settings })
+        Ok(KafkaSettings { settings, ..KafkaSettings::new(brokers) })
     }
 }

@@ -6,7 +6,7 @@
 
 use rdkafka::{error::KafkaResult, mocking::MockCluster, producer::DefaultProducerContext};
 
-use crate::kafka::KafkaSettings;
+use crate::kafka::{BrokerKind, KafkaSettings};
 
 /// A broker that lives as long as this value, in this process and in memory.
 pub(super) struct EmbeddedBroker(MockCluster<'static, DefaultProducerContext>);
@@ -23,6 +23,9 @@ impl EmbeddedBroker {
 
     /// How to reach it.
     pub(super) fn settings(&self) -> KafkaSettings {
-        KafkaSettings::new(self.0.bootstrap_servers())
+        KafkaSettings {
+            broker: BrokerKind::Embedded,
+            ..KafkaSettings::new(self.0.bootstrap_servers())
+        }
     }
 }

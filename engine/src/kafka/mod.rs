@@ -14,4 +14,4 @@ pub mod witness;
 
 pub use ask::{TopicId, TopicIds};
 pub use partitions::{TopicPartition, Unreachable};
-pub use settings::KafkaSettings;
+pub use settings::{BrokerKind, KafkaSettings};

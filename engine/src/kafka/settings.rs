@@ -16,13 +16,25 @@ pub struct KafkaSettings {
     pub brokers: String,
     /// Further settings, for example `security.protocol`; they win over our defaults.
     pub settings: BTreeMap<String, String>,
+    /// What the broker can be asked.
+    pub broker: BrokerKind,
+}
+
+/// Kinds of brokers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BrokerKind {
+    /// Kafka.
+    #[default]
+    Kafka,
+    /// The demo's, which leaves an admin's questions unanswered and tells no topics apart.
+    Embedded,
 }
 
 impl KafkaSettings {
     /// Settings for these brokers with nothing else said.
     #[must_use]
     pub fn new(brokers: impl Into<String>) -> Self {
-        Self { brokers: brokers.into(), settings: BTreeMap::new() }
+        Self { brokers: brokers.into(), settings: BTreeMap::new(), broker: BrokerKind::Kafka }
     }
 
     /// A client: our defaults for its role, then what the user says.

@@ -19,7 +19,7 @@ use rdkafka::{
 };
 
 use super::{
-    KafkaSettings, TopicPartition,
+    BrokerKind, KafkaSettings, TopicPartition,
     ask::{TopicId, end_offsets, topic_ids},
     reader::{ReadFailure, ReadFailureKind, Reader},
 };
@@ -61,7 +61,8 @@ pub(super) enum Testimony {
 pub fn start(settings: &KafkaSettings, readers: &[Arc<Reader>]) -> Result<(), KafkaError> {
     let defaults = [("group.id", "citycell-witness"), ("allow.auto.create.topics", "false")];
     let consumer = settings.create(&defaults, DefaultConsumerContext)?;
-    let witness = Witness { consumer, readers: readers.iter().map(Arc::downgrade).collect() };
+    let readers = readers.iter().map(Arc::downgrade).collect();
+    let witness = Witness { consumer, broker: settings.broker, readers };
     thread::Builder::new()
         .name("kafka-witness".into())
         .spawn(move || witness.run())
@@ -71,6 +72,7 @@ pub fn start(settings: &KafkaSettings, readers: &[Arc<Reader>]) -> Result<(), Ka
 
 struct Witness {
     consumer: BaseConsumer<DefaultConsumerContext>,
+    broker: BrokerKind,
     readers: Vec<Weak<Reader>>,
 }
 
@@ -96,13 +98,19 @@ impl Witness {
         let asked = Instant::now();
         let topics: BTreeSet<&str> = unconfirmed.iter().map(|(_, of)| &*of.topic).collect();
         let topics: Vec<&str> = topics.into_iter().collect();
-        let ids = topic_ids(self.consumer.client(), &topics)?;
+        let ids = match self.broker {
+            BrokerKind::Kafka => topic_ids(self.consumer.client(), &topics)?,
+            BrokerKind::Embedded => topics.iter().map(|name| ((*name).to_owned(), None)).collect(),
+        };
         // 2. A topic that is not there now says nothing yet.
         let there = |of: &Unconfirmed| ids.contains_key(&*of.topic);
         let partitions = unconfirmed.iter().filter(|(_, of)| there(of));
         let partitions: Vec<(&str, i32)> =
             partitions.map(|(_, of)| (&*of.topic, of.partition.partition)).collect();
-        let ends = end_offsets(self.consumer.client(), &partitions)?;
+        let ends = match self.broker {
+            BrokerKind::Kafka => end_offsets(self.consumer.client(), &partitions)?,
+            BrokerKind::Embedded => self.ends_one_by_one(&partitions)?,
+        };
         for (reader, of) in unconfirmed.iter().filter(|(_, of)| there(of)) {
             let id = ids.get(&*of.topic).and_then(Option::as_ref);
             match self.testimony(of, id, &ends) {
@@ -115,6 +123,17 @@ impl Witness {
             }
         }
         Ok(())
+    }
+
+    fn ends_one_by_one(
+        &self,
+        partitions: &[(&str, i32)],
+    ) -> Result<BTreeMap<(String, i32), i64>, KafkaError> {
+        let end = |(topic, partition): &(&str, i32)| {
+            let (_, end) = self.consumer.fetch_watermarks(topic, *partition, TIMEOUT)?;
+            Ok((((*topic).to_owned(), *partition), end))
+        };
+        partitions.iter().map(end).collect()
     }
 
     fn testimony(
