@@ -28,6 +28,7 @@ mod insert;
 mod library;
 mod multipart;
 mod parameters;
+mod refused;
 mod response;
 mod results;
 mod running;
