@@ -17,6 +17,10 @@ test: store/node_modules ## Run every test, with a real Kafka beside them
 torture: store/node_modules ## Kill everything at random (KILLS=, SECONDS=, SEED=), then compare
 	CITYCELL_TORTURE="kills=$(KILLS) seconds=$(SECONDS) seed=$(SEED)" scripts/torture
 
+.PHONY: fuzz
+fuzz: prerequisites ## Look for bytes that break what reads them (SECONDS= each, TARGETS=)
+	SECONDS_EACH="$(SECONDS)" TARGETS="$(TARGETS)" scripts/fuzz
+
 .PHONY: bench
 bench: prerequisites ## Run the benchmarks at full size
 	cargo build --release --package citycell-benchmarks --bins

@@ -77,7 +77,7 @@ pub(crate) fn check(
     }
 }
 
-fn check_setting(role: Role, name: &str, value: &str) -> Result<(), Exception> {
+pub(crate) fn check_setting(role: Role, name: &str, value: &str) -> Result<(), Exception> {
     let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if name.is_empty() || !plain {
         let text = format!("Unknown setting '{name}'");

@@ -70,9 +70,7 @@ impl Manifest {
     /// # Errors
     /// The storage's.
     pub async fn write(&self, storage: &Storage) -> Result<bool, SnapshotError> {
-        let json = serde_json::to_string_pretty(self).expect("maps with text keys are always JSON");
-        let text = format!("{}\n{json}\n", checksum(json.as_bytes()));
-        storage.create(&file_of(self.number), Bytes::from(text)).await
+        storage.create(&file_of(self.number), Bytes::from(self.to_text())).await
     }
 
     /// Reads one.
@@ -80,9 +78,19 @@ impl Manifest {
     /// # Errors
     /// The storage's; [`SnapshotError::Damaged`] if it is no manifest that we know.
     pub async fn read(storage: &Storage, file: &str) -> Result<Self, SnapshotError> {
-        let bytes = storage.get(file).await?;
+        Self::from_bytes(file, &storage.get(file).await?)
+    }
+
+    /// The content of its file.
+    pub(super) fn to_text(&self) -> String {
+        let json = serde_json::to_string_pretty(self).expect("maps with text keys are always JSON");
+        format!("{}\n{json}\n", checksum(json.as_bytes()))
+    }
+
+    /// Reads the content of `file`.
+    pub(super) fn from_bytes(file: &str, bytes: &[u8]) -> Result<Self, SnapshotError> {
         let damaged = |reason| SnapshotError::Damaged { file: file.to_owned(), reason };
-        let text = std::str::from_utf8(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let text = std::str::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
         let (sum, json) = text.split_once('\n').unwrap_or_default();
         let json = json.trim_end();
         if sum != checksum(json.as_bytes()) {
@@ -113,7 +121,7 @@ pub(super) fn number_of(file: &str) -> Option<u64> {
     file.strip_prefix(FOLDER)?.strip_prefix('/')?.strip_suffix(".manifest")?.parse().ok()
 }
 
-fn checksum(bytes: &[u8]) -> String {
+pub(super) fn checksum(bytes: &[u8]) -> String {
     hexadecimal(Sha256::new_with_prefix(bytes))
 }
 

@@ -12,6 +12,8 @@
 //! its runs with their checksums and the binding they are as of. Two manifests are kept. Where one
 //! cannot be used, the one before is; where none can, everything is computed from Kafka again.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keeper;
 mod manifest;
 mod merge;
