@@ -21,6 +21,10 @@ torture: store/node_modules ## Kill everything at random (KILLS=, SECONDS=, SEED
 pressure: store/node_modules ## Take everything away for minutes (OUTAGE=120 s), then compare
 	CITYCELL_PRESSURE="$(or $(OUTAGE),120)" scripts/pressure
 
+.PHONY: fuzz
+fuzz: prerequisites ## Look for bytes that break what reads them (SECONDS= each, TARGETS=)
+	SECONDS_EACH="$(SECONDS)" TARGETS="$(TARGETS)" scripts/fuzz
+
 .PHONY: bench
 bench: prerequisites ## Run the benchmarks at full size
 	cargo build --release --package citycell-benchmarks --bins

@@ -13,11 +13,11 @@ use std::{
 };
 
 use citycell::{
-    binder::BinderLimits,
-    clickhouse::{ClickHouse, ClickHouseSettings},
+    binder::{BinderLimits, OnLostOffsets},
+    clickhouse::{ClickHouse, ClickHouseSettings, placement::Placement},
     config::parse_pipeline,
     engine::{self, EngineConfig, RunningEngine, WritingLimits},
-    kafka::{KafkaSettings, binding_log::topic_of},
+    kafka::{BrokerKind, KafkaSettings, binding_log::topic_of},
     snapshot::SnapshotSettings,
 };
 use citycell_operators::{locate::LocatedGrid, plan::Crs};
@@ -100,6 +100,8 @@ pub async fn measure(size: Size) -> Result<Recovery, Box<dyn Error>> {
         user: "default".to_owned(),
         password: String::new(),
         database: "city".to_owned(),
+        tls: None,
+        placement: Placement::OneServer,
     };
     let measured = with_store(size, clickhouse, folder.path()).await;
     // The library must be closed before the process ends.
@@ -115,7 +117,10 @@ async fn with_store(
     let broker: MockCluster<'static, DefaultProducerContext> = MockCluster::new(1)?;
     broker.create_topic(TOPIC, PARTITIONS as i32, 1)?;
     broker.create_topic(&topic_of("recovery"), 1, 1)?;
-    let kafka = KafkaSettings::new(broker.bootstrap_servers());
+    let kafka = KafkaSettings {
+        broker: BrokerKind::Embedded,
+        ..KafkaSettings::new(broker.bootstrap_servers())
+    };
     let config = config(size, kafka, clickhouse.clone(), folder)?;
     let mut running = engine::start(config.clone()).await?;
     let mut city = City::new(size, &broker.bootstrap_servers())?;
@@ -199,6 +204,7 @@ fn config(
             tick: Duration::from_millis(100),
             idle_after: Duration::from_secs(10),
             unmarked_max: 600,
+            on_lost_offsets: OnLostOffsets::Stop,
         },
         buffer_bytes_max: 64 << 20,
         writing,
@@ -207,6 +213,7 @@ fn config(
             every: Duration::from_secs(5),
         }),
         archive: None,
+        keys: None,
     })
 }
 

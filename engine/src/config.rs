@@ -10,6 +10,8 @@ mod cases;
 mod duration;
 mod error;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod syntax;
 mod validate;
 

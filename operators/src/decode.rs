@@ -24,6 +24,8 @@ mod column;
 mod envelope;
 mod fault;
 mod field;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod identity;
 mod judge;
 mod payload;

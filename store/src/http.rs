@@ -5,33 +5,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, Response};
+use axum::http::Response;
 use axum::routing::get;
 use axum::serve::ListenerExt;
-use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::authentication::{self, Role};
+use crate::asked::{self, Asked, Data};
 use crate::config::StoreConfig;
 use crate::engine::{Engine, Session};
 use crate::error::StoreError;
 use crate::exception::Exception;
 use crate::grants::Grants;
 use crate::insert::{self, Incoming, Insert};
-use crate::multipart;
-use crate::parameters;
 use crate::response::{self, Heading};
 use crate::running::Running;
 use crate::select::Select;
-use crate::statement::{self, Statement};
 
-/// A statement in a body may be this long, as ClickHouse's `max_query_size`; an insert's data not
-/// counted.
-const STATEMENT_BYTES_MAX: usize = 256 * 1024;
 /// How many pieces of data wait between the network and the engine.
 const PIECES_WAITING_MAX: usize = 4;
 
@@ -151,85 +144,18 @@ async fn try_answer(
     request: Request,
     query_id: &mut String,
 ) -> Result<Response<Body>, Exception> {
-    let (head, body) = request.into_parts();
-    let mut url = parameters::decoded(head.uri.query().unwrap_or_default())?;
-    let role = authentication::role(&service.config, &head.headers, &url)?;
-    let mut body = body.into_data_stream();
-    if let Some(boundary) = multipart::boundary(&head.headers) {
-        let mut form = BytesMut::new();
-        read_statement(&mut body, &mut form).await?;
-        refuse_more(&mut body).await?;
-        url.0.extend(multipart::fields(&form, &boundary)?);
-    }
-    let mut parameters = parameters::sorted(url)?;
-    parameters.read_headers(&head.headers);
-    if let Some(asked) = &parameters.query_id {
-        query_id.clone_from(asked);
-    }
-    let role = match (role, head.method) {
-        (Role::Writer, Method::GET) => Role::WriterReading,
-        (role, _) => role,
-    };
-    let mut text = BytesMut::from(parameters.query.take().unwrap_or_default().as_bytes());
-    let statement = if text.is_empty() {
-        read_statement(&mut body, &mut text).await?;
-        statement::split(&text)
-    } else {
-        statement::split(&text)
-    };
+    let asked = asked::read(&service.config, request, query_id).await?;
     let session = service.engine.session().await?;
-    match statement {
-        Statement::Insert(parts) => {
-            let first = text.freeze().slice(parts.data_at..);
-            let insert = Insert { head: parts.head, format: parts.format, role, parameters };
-            let data = stream::iter([Ok(first)]).chain(body);
-            run_insert(session, insert, data, query_id).await
-        }
-        Statement::Plain => {
-            if !text.is_empty() {
-                text.extend_from_slice(b"\n");
-            }
-            read_statement(&mut body, &mut text).await?;
-            refuse_more(&mut body).await?;
-            let sql = String::from_utf8(text.to_vec())
-                .map_err(|_| Exception::bad_request("The statement is not valid UTF-8"))?;
-            run_select(
-                &service.engine,
-                session,
-                Select { sql: sql.trim().to_owned(), role, parameters },
-                query_id,
-            )
-            .await
-        }
+    match asked {
+        Asked::Insert(insert, data) => run_insert(session, insert, data, query_id).await,
+        Asked::Select(select) => run_select(&service.engine, session, select, query_id).await,
     }
-}
-
-/// Reads the body until it ends or holds more than a statement may.
-async fn read_statement(body: &mut BodyDataStream, text: &mut BytesMut) -> Result<(), Exception> {
-    while text.len() <= STATEMENT_BYTES_MAX {
-        match body.next().await {
-            Some(Ok(piece)) => text.extend_from_slice(&piece),
-            Some(Err(_)) => {
-                return Err(Exception::new(210, "NETWORK_ERROR", "The client went away"));
-            }
-            None => break,
-        }
-    }
-    Ok(())
-}
-
-async fn refuse_more(body: &mut BodyDataStream) -> Result<(), Exception> {
-    if body.next().await.is_none() {
-        return Ok(());
-    }
-    let text = format!("A statement is longer than {STATEMENT_BYTES_MAX} bytes");
-    Err(Exception::new(229, "QUERY_IS_TOO_LARGE", &text))
 }
 
 async fn run_insert(
     session: Session,
     insert: Insert,
-    mut data: impl Stream<Item = Result<Bytes, axum::Error>> + Unpin,
+    mut data: Data,
     query_id: &str,
 ) -> Result<Response<Body>, Exception> {
     let (sender, incoming) = mpsc::channel(PIECES_WAITING_MAX);

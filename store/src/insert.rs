@@ -35,7 +35,7 @@ pub(crate) fn run(
 ) -> Result<Progress, Exception> {
     let connection = &mut session.connection;
     guard::prepare(connection, insert.role, &insert.parameters, &session.tag)?;
-    guard::check(connection, insert.role, &insert.head)?;
+    guard::check(connection, insert.role, &insert.head, &insert.parameters.values)?;
     let mut stream = connection.insert(&insert.head, &insert.format, &insert.parameters.values)?;
     loop {
         match incoming.blocking_recv() {

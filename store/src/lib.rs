@@ -14,6 +14,7 @@
 //! - An insert is acknowledged after its parts and their folder are on disk (fsync).
 //! - One store per process: the library opens one data folder at a time.
 
+mod asked;
 mod authentication;
 mod config;
 mod connection;
@@ -21,6 +22,8 @@ mod engine;
 mod engine_config;
 mod error;
 mod exception;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod grants;
 mod guard;
 mod http;
@@ -28,6 +31,7 @@ mod insert;
 mod library;
 mod multipart;
 mod parameters;
+mod refused;
 mod response;
 mod results;
 mod running;

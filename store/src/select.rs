@@ -48,7 +48,7 @@ fn try_run(
 ) -> Result<(), Exception> {
     let connection = &mut session.connection;
     guard::prepare(connection, select.role, &select.parameters, &session.tag)?;
-    let class = guard::check(connection, select.role, &select.sql)?;
+    let class = guard::check(connection, select.role, &select.sql, &select.parameters.values)?;
     let default = select.parameters.default_format.as_deref().unwrap_or("TabSeparated");
     let format = statement::format_of(&select.sql).unwrap_or_else(|| default.to_owned());
     let values = &select.parameters.values;

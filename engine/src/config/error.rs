@@ -92,14 +92,23 @@ impl<'a> Faults<'a> {
     }
 
     fn push(&mut self, line: u64, column: u64, message: String, hint: Option<String>) {
+        let (line, column) = self.within_file(line, column);
         let source_line = self.line_text(line).to_owned();
         let file = self.file.to_owned();
         self.found.push(ConfigError { file, line, column, message, hint, source_line });
     }
 
+    /// The YAML reader counts the end of a text as a line of its own, and sometimes as a column far
+    /// behind the last: what it finds wrong there is shown at the end of what is written.
+    fn within_file(&self, line: u64, column: u64) -> (u64, u64) {
+        let lines = lines(self.text).count().max(1) as u64;
+        let end = |line| self.line_text(line).chars().count() as u64 + 1;
+        if line > lines { (lines, end(lines)) } else { (line, column.min(end(line))) }
+    }
+
     fn line_text(&self, line: u64) -> &'a str {
         let index = usize::try_from(line).unwrap_or(0).checked_sub(1);
-        index.and_then(|index| self.text.lines().nth(index)).unwrap_or_default()
+        index.and_then(|index| lines(self.text).nth(index)).unwrap_or_default()
     }
 
     /// Where line and column of a scalar's text stand in the file. Only the text of a literal
@@ -117,4 +126,9 @@ impl<'a> Faults<'a> {
         let length = self.line_text(found.0).chars().count() as u64;
         if found.1 <= length + 1 { found } else { (first_line, scalar.column()) }
     }
+}
+
+/// The lines of a text as YAML counts them: a carriage return alone ends one too.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('\r'))
 }

@@ -21,11 +21,11 @@ pub(crate) type Segment = (Point, Point);
 pub(crate) type Square = (i64, i64);
 
 impl Point {
+    /// What lies beyond a whole turn, and so on no globe, is taken back to it: no sum of two points
+    /// outgrows its number.
     pub(crate) fn from_degrees(at: Coord<f64>) -> Self {
-        Self {
-            x: (at.x * UNITS_PER_DEGREE).round() as i64,
-            y: (at.y * UNITS_PER_DEGREE).round() as i64,
-        }
+        let units = |degrees: f64| (degrees.clamp(-360.0, 360.0) * UNITS_PER_DEGREE).round() as i64;
+        Self { x: units(at.x), y: units(at.y) }
     }
 
     pub(crate) fn degrees(self) -> Coord<f64> {

@@ -93,12 +93,16 @@ pub enum CellProblem {
 /// Where it cannot be read or used, see [`GridError`]. Faults that do no harm to a lookup, such as
 /// overlaps, are `check`'s.
 pub fn load(path: &Path) -> Result<LoadedGrid, GridError> {
-    let bytes = read(path)?;
-    let mut file = parse(path, &bytes)?;
+    from_bytes(path, &read(path)?)
+}
+
+/// Loads the content of the grid file `path`.
+pub(super) fn from_bytes(path: &Path, bytes: &[u8]) -> Result<LoadedGrid, GridError> {
+    let mut file = parse(path, bytes)?;
     accept(path, &file)?;
     file.cells.sort_by(|one, other| one.code.cmp(&other.code));
     let GridFile { head, cells } = file;
-    let grid = Arc::new(Grid::new(version(&bytes), places(&head, &cells)));
+    let grid = Arc::new(Grid::new(version(bytes), places(&head, &cells)));
     let polygons = (0..).map(Place).zip(cells.iter().map(|cell| cell.shape.clone())).collect();
     let located = Arc::new(LocatedGrid::new(grid, head.crs, polygons));
     Ok(LoadedGrid { located, head, cells })

@@ -19,3 +19,6 @@ pub mod load;
 pub mod show;
 
 pub mod cli;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

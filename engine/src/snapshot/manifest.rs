@@ -89,10 +89,8 @@ impl Manifest {
     /// # Errors
     /// The storage's.
     pub async fn write(&self, storage: &Storage) -> Result<Written, SnapshotError> {
-        let json = serde_json::to_string_pretty(self).expect("maps with text keys are always JSON");
-        let text = format!("{}\n{json}\n", checksum(json.as_bytes()));
         let file = file_of(self.number);
-        if storage.create(&file, Bytes::from(text)).await? {
+        if storage.create(&file, Bytes::from(self.to_text())).await? {
             return Ok(Written::This);
         }
         Ok(match Self::read(storage, &file).await? {
@@ -107,9 +105,19 @@ impl Manifest {
     /// # Errors
     /// The storage's; [`SnapshotError::Damaged`] if it is no manifest that we know.
     pub async fn read(storage: &Storage, file: &str) -> Result<Self, SnapshotError> {
-        let bytes = storage.get(file).await?;
+        Self::from_bytes(file, &storage.get(file).await?)
+    }
+
+    /// The content of its file.
+    pub(super) fn to_text(&self) -> String {
+        let json = serde_json::to_string_pretty(self).expect("maps with text keys are always JSON");
+        format!("{}\n{json}\n", checksum(json.as_bytes()))
+    }
+
+    /// Reads the content of `file`.
+    pub(super) fn from_bytes(file: &str, bytes: &[u8]) -> Result<Self, SnapshotError> {
         let damaged = |reason| SnapshotError::Damaged { file: file.to_owned(), reason };
-        let text = std::str::from_utf8(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let text = std::str::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
         let (sum, json) = text.split_once('\n').unwrap_or_default();
         let json = json.trim_end();
         if sum != checksum(json.as_bytes()) {

@@ -13,6 +13,8 @@
 //! cannot be used, the one before is; where none can, everything is computed from Kafka again.
 
 mod copy;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keeper;
 mod manifest;
 mod merge;

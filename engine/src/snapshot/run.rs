@@ -15,9 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::{SnapshotError, storage::local_failed};
 
-const HEADER: &[u8] = b"citycell run 1\n";
-/// Longer than any entry: a damaged length must not reserve all memory.
-const FRAME_BYTES_MAX: usize = 1 << 30;
+pub(super) const HEADER: &[u8] = b"citycell run 1\n";
 
 /// What a manifest says of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +116,8 @@ impl<W: Write> RunWriter<W> {
 pub(super) struct RunReader {
     run: Run,
     input: BufReader<File>,
-    left: u64,
+    entries_left: u64,
+    bytes_left: u64,
     frame: Vec<u8>,
 }
 
@@ -129,32 +128,54 @@ impl RunReader {
         let failed = || local_failed("read", &run.file);
         let damaged = |reason: String| SnapshotError::Damaged { file: run.file.clone(), reason };
         file.rewind().map_err(failed())?;
-        let mut input = BufReader::with_capacity(1 << 16, file);
+        let input = BufReader::with_capacity(1 << 16, file);
+        let mut reader = Self {
+            run: run.clone(),
+            input,
+            entries_left: run.entries,
+            bytes_left: run.bytes,
+            frame: Vec::new(),
+        };
         let mut header = [0; HEADER.len()];
-        input.read_exact(&mut header).map_err(failed())?;
+        reader.read(&mut header)?;
         if header != HEADER {
             return Err(damaged("it is no run of a format that we know".to_owned()));
         }
-        Ok(Self { run: run.clone(), input, left: run.entries, frame: Vec::new() })
+        Ok(reader)
     }
 
     pub(super) fn next(&mut self) -> Result<Option<OwnedEntry>, SnapshotError> {
-        if self.left == 0 {
-            return Ok(None);
+        if self.entries_left == 0 {
+            return match self.bytes_left {
+                0 => Ok(None),
+                bytes => Err(self.damaged(format!("{bytes} bytes follow its last entry"))),
+            };
         }
-        self.left -= 1;
+        self.entries_left -= 1;
         let mut length = [0; 4];
-        let failed = local_failed("read", &self.run.file);
-        self.input.read_exact(&mut length).map_err(failed)?;
-        let length = u32::from_le_bytes(length) as usize;
-        if length > FRAME_BYTES_MAX {
-            return Err(self.damaged(format!("an entry has {length} bytes")));
-        }
-        self.frame.resize(length, 0);
-        let failed = local_failed("read", &self.run.file);
-        self.input.read_exact(&mut self.frame).map_err(failed)?;
-        let entry = postcard::from_bytes(&self.frame);
+        self.read(&mut length)?;
+        let length = u32::from_le_bytes(length);
+        self.check_left(length.into())?;
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.resize(length as usize, 0);
+        self.read(&mut frame)?;
+        let entry = postcard::from_bytes(&frame);
+        self.frame = frame;
         entry.map(Some).map_err(|error| self.damaged(format!("an entry is unreadable: {error}")))
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), SnapshotError> {
+        self.check_left(bytes.len() as u64)?;
+        self.bytes_left -= bytes.len() as u64;
+        self.input.read_exact(bytes).map_err(local_failed("read", &self.run.file))
+    }
+
+    /// A length that is wrong must neither reserve memory nor pass for a disk that fails.
+    fn check_left(&self, bytes: u64) -> Result<(), SnapshotError> {
+        if bytes <= self.bytes_left {
+            return Ok(());
+        }
+        Err(self.damaged(format!("{bytes} bytes are due, {} are left", self.bytes_left)))
     }
 
     fn damaged(&self, reason: String) -> SnapshotError {

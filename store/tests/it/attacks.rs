@@ -68,6 +68,19 @@ async fn nobody_reaches_the_hosts_files_or_other_hosts() {
         format!("SELECT `f\\x69le`('{secret}')"),
         format!("SELECT \"f\\x69le\"('{secret}')"),
         format!("SELECT file/**/('{secret}')"),
+        format!("SELECT file /* /* */ */ ('{secret}')"),
+        format!("SELECT file // x\n('{secret}')"),
+        format!("SELECT file\u{200b}('{secret}')"),
+        format!("SELECT file\u{feff}('{secret}')"),
+        format!("SELECT file\u{2060}('{secret}')"),
+        format!("SELECT file\u{180e}('{secret}')"),
+        format!("SELECT \u{201c}file\u{201d}('{secret}')"),
+        format!("SELECT * APPLY file FROM (SELECT '{secret}')"),
+        format!("SELECT * APPLY(file) FROM (SELECT '{secret}')"),
+        format!("SELECT * APPLY `f\\x69le` FROM (SELECT '{secret}')"),
+        format!("SELECT arrayMap(file, ['{secret}'])"),
+        format!("SELECT arrayMap(\"f\\x69le\", ['{secret}'])"),
+        format!("SELECT arrayMap({{f:Identifier}}, ['{secret}'])"),
         format!("WITH file('{secret}') AS x SELECT x"),
         format!("SELECT 1 WHERE 'x' IN (SELECT file('{secret}'))"),
         format!("EXPLAIN SELECT file('{secret}')"),
@@ -108,10 +121,13 @@ async fn nobody_reaches_the_hosts_files_or_other_hosts() {
         "SELECT * FROM executable('cat', TSV, 'a String')".to_owned(),
         format!("SELECT catboostEvaluate('{secret}', 1)"),
         format!("SELECT * FROM eval('SELECT file(\\'{secret}\\')')"),
+        format!(
+            "SELECT * FROM eval('SELECT fi' || 'le(\\'{secret}\\')') SETTINGS allow_experimental_eval_table_function = 1"
+        ),
     ];
     for sql in &attempts {
         for user in [READER, WRITER] {
-            let answer = store.post(user, &[], sql.clone()).await;
+            let answer = store.post(user, &[("param_f", "file")], sql.clone()).await;
             assert_ne!(answer.status, 200, "{} got through: {sql}", user.0);
             assert!(!answer.text.contains("hidden"), "{sql}: {}", answer.text);
         }
@@ -120,6 +136,11 @@ async fn nobody_reaches_the_hosts_files_or_other_hosts() {
         [("format_schema", secret.as_str()), ("format_template_resultset", secret.as_str())];
     for setting in settings {
         let answer = store.post(WRITER, &[setting], "SELECT 1 FORMAT Template").await;
+        assert_eq!(answer.header("x-clickhouse-exception-code"), "497", "{}", answer.text);
+    }
+    let written = [("output_format_schema", out.as_str())];
+    for user in [READER, WRITER] {
+        let answer = store.post(user, &written, "SELECT 1 AS a FORMAT Protobuf").await;
         assert_eq!(answer.header("x-clickhouse-exception-code"), "497", "{}", answer.text);
     }
     assert!(!std::path::Path::new(&out).exists(), "a file was written");

@@ -3,6 +3,8 @@
 //! Two neighbours' common borders cancel each other. What remains is the grid's outer border, and a
 //! ring with the clock around every hole.
 
+use std::ops::RangeInclusive;
+
 use ahash::AHashMap;
 use geo::{BoundingRect, LineString, MultiPolygon, Polygon};
 
@@ -74,20 +76,28 @@ impl Vertices {
             (one.min(other) - reach).div_euclid(BUCKET)
                 ..=(one.max(other) + reach).div_euclid(BUCKET)
         };
-        let mut on_it: Vec<(f64, Point)> = Vec::new();
-        for row in range(from.y, to.y) {
-            for column in range(from.x, to.x) {
-                let points = self.buckets.get(&(column, row)).into_iter().flatten();
-                on_it.extend(points.filter_map(|point| Some((along(segment, *point)?, *point))));
-            }
-        }
-        on_it.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let (rows, columns) = (range(from.y, to.y), range(from.x, to.x));
+        let near: Vec<&Point> = if count(&rows) * count(&columns) > self.buckets.len() as u128 {
+            // A border across half the world, of a vertex that is wrong, passes more buckets than
+            // there are.
+            self.buckets.values().flatten().collect()
+        } else {
+            let buckets = rows.flat_map(|row| columns.clone().map(move |column| (column, row)));
+            buckets.filter_map(|bucket| self.buckets.get(&bucket)).flatten().collect()
+        };
+        let on_it = near.into_iter().filter_map(|point| Some((along(segment, *point)?, *point)));
+        let mut on_it: Vec<(f64, Point)> = on_it.collect();
+        on_it.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
         let points: Vec<Point> = std::iter::once(from)
             .chain(on_it.into_iter().map(|(_, point)| point))
             .chain(std::iter::once(to))
             .collect();
         points.windows(2).map(|pair| (pair[0], pair[1])).collect()
     }
+}
+
+fn count(range: &RangeInclusive<i64>) -> u128 {
+    u128::from(range.end().abs_diff(*range.start())) + 1
 }
 
 /// How far along the segment a point lies, if it lies on it and at neither end.
