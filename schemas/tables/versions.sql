@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS versions{on_cluster}
     program         LowCardinality(String)     COMMENT 'the program''s version',
     grid            LowCardinality(String)     COMMENT 'the grid''s version',
     plan            String                     COMMENT 'the validated pipeline as JSON',
-    definition      String                     COMMENT 'the pipeline''s file and its schema as JSON: what it is made of again while a newer version is built'
+    definition      String                     COMMENT 'the pipeline''s YAML and its schema as JSON: what it is made of again while a newer version is built'
 )
 ENGINE = {MergeTree}
 ORDER BY (pipeline, from_epoch)
