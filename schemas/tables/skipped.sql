@@ -1,7 +1,7 @@
 -- Offsets that Kafka no longer had when they were to be read, and that `--on-lost-offsets skip` let
 -- go: from_offset <= offset < next_offset. Nobody knows what stood there. Read once per (pipeline,
 -- version, topic, partition, from_offset).
-CREATE TABLE IF NOT EXISTS skipped
+CREATE TABLE IF NOT EXISTS skipped{on_cluster}
 (
     pipeline        LowCardinality(String)     COMMENT 'the pipeline that would have read them',
     version         LowCardinality(String)     COMMENT 'its version',
@@ -12,5 +12,5 @@ CREATE TABLE IF NOT EXISTS skipped
     epoch           UInt64                     COMMENT 'the epoch that skipped them',
     skipped_at      DateTime64(3, 'UTC')       COMMENT 'when that was, by the engine''s clock: the epoch as a time'
 )
-ENGINE = MergeTree
+ENGINE = {MergeTree}
 ORDER BY (pipeline, version, topic, partition, from_offset)

@@ -52,7 +52,8 @@ use super::{
 /// # Errors
 /// When Kafka or ClickHouse cannot be used, or a pipeline cannot be built.
 pub async fn start(config: EngineConfig) -> Result<RunningEngine, EngineError> {
-    personal_fields_have_a_key(&config)?;
+    // Before anything is taken over, as all that may be wrong with what was asked for.
+    sealing(&config).await?;
     // Before the deployment is taken over: if this very process runs already, it goes on.
     let listener = config.cluster.as_ref().map(cluster::listen).transpose()?;
     reach_kafka(&config)?;
@@ -241,23 +242,14 @@ async fn start_archive(
     }))
 }
 
-/// Fails here, before anything is taken over.
-fn personal_fields_have_a_key(config: &EngineConfig) -> Result<(), EngineError> {
-    match personal::first_personal(&config.pipelines) {
-        Some((schema, field)) if config.keys.is_none() => {
-            let (schema, field) = (schema.to_owned(), field.to_owned());
-            Err(EngineError::NoMasterKey { schema, field })
-        }
-        _ => Ok(()),
-    }
-}
-
 /// What seals personal fields, if any pipeline has some.
 async fn sealing(config: &EngineConfig) -> Result<Option<Arc<Sealing>>, EngineError> {
-    personal_fields_have_a_key(config)?;
-    let has_some = personal::first_personal(&config.pipelines).is_some();
-    let Some(KeySettings { location, master }) = config.keys.as_ref().filter(|_| has_some) else {
+    let Some((schema, field)) = personal::first_personal(&config.pipelines) else {
         return Ok(None);
+    };
+    let Some(KeySettings { location, master }) = &config.keys else {
+        let (schema, field) = (schema.to_owned(), field.to_owned());
+        return Err(EngineError::NoMasterKey { schema, field });
     };
     let keys = Keys::open(location, &config.deployment)?;
     let ring = KeyRing::open(keys, master.clone()).await?;

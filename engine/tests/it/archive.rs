@@ -187,7 +187,7 @@ async fn wherever_the_program_is_killed_the_archive_has_no_hole() {
     let deployment = Deployment::new("archive-killed").await;
     let mut crowd = Crowd::new(&deployment.topic, 6, 2 * 60_000);
     for point in CRASH_POINTS {
-        run_until_it_crashes(point, program(&deployment), || crowd.send(20)).await;
+        run_until_it_crashes((point, 4), program(&deployment), || crowd.send(20)).await;
     }
     crowd.send(100);
     let ended = program(&deployment).arg("--until-end").spawn().unwrap().wait().unwrap();

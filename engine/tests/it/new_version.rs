@@ -3,7 +3,7 @@
 
 use std::{
     num::NonZeroUsize,
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use crate::{
     broker::{self, create_topic, unique},
     city::{config, crowd_flow, grid, grid_file, grid_of_version, pipeline, text},
+    crash::{Running, run_until_it_crashes},
     crowd::{Crowd, PARTITIONS},
     oracle::{self, Moment},
     processes::free_addresses,
@@ -266,21 +267,8 @@ fn program(city: &City) -> Command {
         .args(["--tick", "100ms", "--idle-after", "2s", "--snapshot-every", "300ms"])
         .args(["--listen", "127.0.0.1:0"])
         .args(["--deployment", &city.topic, "--clickhouse", &city.store.settings().url])
-        .args(["--brokers", &broker::settings().brokers])
-        .stderr(Stdio::null());
+        .args(["--brokers", &broker::settings().brokers]);
     program
-}
-
-async fn ends(city: &mut City, running: &mut Child) {
-    let started = Instant::now();
-    while started.elapsed() < PATIENCE {
-        city.feed(1).await;
-        if let Some(ended) = running.try_wait().unwrap() {
-            assert!(!ended.success());
-            return;
-        }
-    }
-    panic!("the place is never met");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,19 +280,19 @@ async fn killed_in_the_middle_of_the_swap_readers_see_one_version_or_the_other()
     let write = |index: usize| std::fs::write(folder.join("crowd_flow.yaml"), &files[index % 2]);
     write(0).unwrap();
     let reader = Reader::start(&city.store.settings());
-    let mut running = program(&city).spawn().unwrap();
+    let running = Running::start(program(&city));
     city.feed(25).await;
-    running.kill().unwrap();
-    running.wait().unwrap();
+    drop(running);
     // There and back, killed once at each place of the swap.
     for (index, point) in SWAP_CRASH_POINTS.iter().enumerate() {
         write(index + 1).unwrap();
-        let at = format!("{point}:1");
-        let mut running = program(&city).env("CITYCELL_CRASH_AT", at).spawn().unwrap();
-        ends(&mut city, &mut running).await;
-        let mut running = program(&city).arg("--until-end").spawn().unwrap();
+        let killed = program(&city);
+        run_until_it_crashes((point, 1), killed, || city.crowd.send(60)).await;
+        let mut to_the_end = program(&city);
+        to_the_end.arg("--until-end");
+        let running = Running::start(to_the_end);
         city.feed(5).await;
-        assert!(running.wait().unwrap().success());
+        assert!(running.ends_well());
     }
     city.is_as_it_was_seen(&reader.stop().await).await;
     oracle::prepare(&city.store, &city.crowd, &bindings(&city.topic).await).await;

@@ -185,7 +185,7 @@ async fn crashes_workers_and_replays_seal_every_record_alike() {
     let mut visits = Visits::new("personal-killed").await;
     for point in ["after_rows", "after_manifest"] {
         let command = visits.command(&store, &[]);
-        crash::run_until_it_crashes(point, command, || visits.send_each_kind(1)).await;
+        crash::run_until_it_crashes((point, 4), command, || visits.send_each_kind(1)).await;
     }
     visits.run_until_end(&store, &[]);
     let repeated = "SELECT count() - uniqExact(topic, partition, record_offset) FROM archive";
