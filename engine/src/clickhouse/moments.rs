@@ -123,11 +123,10 @@ impl Moments {
     /// A version has marked an epoch.
     pub fn marked(&mut self, pipeline: usize, epoch: Epoch) {
         let mut serving = self.serving.iter_mut();
-        if let Some(standing) = serving.find(|standing| standing.pipeline == Some(pipeline)) {
-            if standing.marked < epoch {
-                standing.marked = epoch;
-                standing.behind_since = None;
-            }
+        let standing = serving.find(|standing| standing.pipeline == Some(pipeline));
+        if let Some(standing) = standing.filter(|standing| standing.marked < epoch) {
+            standing.marked = epoch;
+            standing.behind_since = None;
         }
         let mut building = self.building.iter_mut();
         if let Some(building) = building.find(|building| building.pipeline == pipeline) {
