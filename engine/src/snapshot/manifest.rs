@@ -33,7 +33,7 @@ pub struct Manifest {
     /// Who wrote it: two engines may want to say the same under the same number.
     #[serde(default)]
     pub writer: u64,
-    /// The state of each version of a pipeline, by [`key`].
+    /// The state of each version of a pipeline, by `pipeline@version`.
     pub pipelines: BTreeMap<String, PipelineState>,
 }
 

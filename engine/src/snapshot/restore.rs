@@ -51,7 +51,7 @@ pub struct WantedPipeline {
 pub struct StartingPoint {
     /// The number of the newest manifest there is, usable or not.
     pub manifest: u64,
-    /// The versions of pipelines whose state is known, by [`manifest::key`].
+    /// The versions of pipelines whose state is known, by `pipeline@version`.
     pub pipelines: BTreeMap<String, RestoredPipeline>,
 }
 
