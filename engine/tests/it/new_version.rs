@@ -271,6 +271,18 @@ fn program(city: &City) -> Command {
     program
 }
 
+/// What the program says of a start with the file as it is.
+fn plan(city: &City) -> String {
+    let plan = Command::new(env!("CARGO_BIN_EXE_citycell"))
+        .current_dir(city.folder.path())
+        .args(["plan", "crowd_flow.yaml", "--grid", "grid.geojson"])
+        .args(["--clickhouse", &city.store.settings().url])
+        .output()
+        .unwrap();
+    assert!(plan.status.success(), "{}", String::from_utf8_lossy(&plan.stderr));
+    String::from_utf8(plan.stdout).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_of_the_swap_readers_see_one_version_or_the_other() {
     let mut city = City::new("swap-killed").await;
@@ -283,6 +295,19 @@ async fn killed_in_the_middle_of_the_swap_readers_see_one_version_or_the_other()
     let running = Running::start(program(&city));
     city.feed(25).await;
     drop(running);
+    let unchanged = plan(&city);
+    assert!(unchanged.contains("serves: nothing is built anew"), "{unchanged}");
+    write(1).unwrap();
+    let changed = plan(&city);
+    let serves = city.serves().await;
+    for part in [
+        &format!("is built anew and takes the place of {serves}"),
+        &format!("until then {serves} goes on"),
+        "pipeline.filter: \"status is null or status <> 'test'\" -> null",
+        " epochs since 20",
+    ] {
+        assert!(changed.contains(part), "{part} is not in\n{changed}");
+    }
     // There and back, killed once at each place of the swap.
     for (index, point) in SWAP_CRASH_POINTS.iter().enumerate() {
         write(index + 1).unwrap();
