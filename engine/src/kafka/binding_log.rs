@@ -398,6 +398,9 @@ impl RecordReader {
     fn consume(&mut self, timeout: Duration) {
         let Self { queue, topic, end_offset, at_end, arrived } = self;
         queue.consume(timeout, |delivery| match delivery {
+            // Beside an engine at work there may never be an end to be told of: what was written
+            // since says it too.
+            Delivery::Record(message) if message.offset >= *end_offset => *at_end = true,
             Delivery::Record(message) => {
                 let bytes = message.payload.unwrap_or_default();
                 arrived.push_back((message.offset, bytes.to_vec()));
