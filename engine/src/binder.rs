@@ -4,6 +4,7 @@
 //! what timers run on, makes that durable, and only then lets the dataflow see it. After a restart
 //! it first hands out the epochs that were bound before, as they were bound.
 
+mod hand_out;
 mod lost;
 mod reached;
 mod snapshots;
@@ -24,7 +25,6 @@ use crate::{
     clickhouse::{backlog::Backlog, moments::Turn},
     clock::now_ms,
     crash_point::crash_point,
-    dataflow::source::Waker,
     engine::EngineError,
     http::Readiness,
     kafka::{
@@ -37,6 +37,7 @@ use crate::{
     snapshot::PipelineState,
 };
 
+pub use hand_out::HandOut;
 pub use lost::{LostOffsets, OnLostOffsets};
 pub(crate) use reached::ReachedTimes;
 pub use snapshots::SnapshotPace;
@@ -146,31 +147,6 @@ pub struct Binder {
     pub started_at: Arc<BTreeMap<String, Epoch>>,
     /// The state of each pipeline that serves, as it was known at the start, by index.
     pub known: BTreeMap<usize, PipelineState>,
-}
-
-/// Hands durable bindings to the dataflow, which ends when this is dropped.
-pub struct HandOut {
-    /// To worker 0; taken when this is dropped.
-    pub bindings: Option<Sender<Binding>>,
-    /// Wakes worker 0.
-    pub waker: Waker,
-}
-
-impl HandOut {
-    pub(crate) fn send(&self, binding: Binding) {
-        if let Some(bindings) = &self.bindings {
-            // The workers are gone only when the engine is stopping.
-            let _ = bindings.send(binding);
-        }
-        self.waker.wake();
-    }
-}
-
-impl Drop for HandOut {
-    fn drop(&mut self) {
-        self.bindings = None;
-        self.waker.wake();
-    }
 }
 
 /// What changes from epoch to epoch.

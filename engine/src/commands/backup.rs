@@ -10,7 +10,7 @@ use crate::{
     snapshot::Storage,
 };
 
-use super::connection::{ClickHouseArgs, KafkaArgs};
+use super::connection::{BrokerArgs, ClickHouseArgs};
 
 /// What a backup is of.
 #[derive(Args, Debug)]
@@ -18,11 +18,8 @@ struct DeploymentArgs {
     /// The deployment.
     #[arg(long, default_value = "city")]
     deployment: String,
-    /// Kafka's brokers, host:port, comma-separated.
-    #[arg(long, env = "CITYCELL_KAFKA", default_value = "127.0.0.1:9092")]
-    brokers: String,
     #[command(flatten)]
-    kafka: KafkaArgs,
+    kafka: BrokerArgs,
     #[command(flatten)]
     clickhouse: ClickHouseArgs,
     /// Where its snapshots are, as for `run`; `none` if it takes none.
@@ -59,7 +56,7 @@ impl DeploymentArgs {
         Ok(Deployment {
             name: self.deployment.clone(),
             clickhouse: ClickHouse::new(&self.clickhouse.settings()?),
-            kafka: self.kafka.settings(&self.brokers)?,
+            kafka: self.kafka.settings()?,
             snapshots: snapshots.map(|location| open(location)).transpose()?,
         })
     }

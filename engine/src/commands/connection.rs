@@ -57,6 +57,26 @@ pub struct PlacementArgs {
     clickhouse_replicated: bool,
 }
 
+/// Where Kafka is, for a command that cannot do without.
+#[derive(Args, Debug)]
+pub struct BrokerArgs {
+    /// Kafka's brokers, host:port, comma-separated.
+    #[arg(long, env = "CITYCELL_KAFKA", default_value = "127.0.0.1:9092")]
+    brokers: String,
+    #[command(flatten)]
+    kafka: KafkaArgs,
+}
+
+impl BrokerArgs {
+    /// The settings.
+    ///
+    /// # Errors
+    /// Those of [`KafkaArgs::settings`].
+    pub fn settings(&self) -> Result<KafkaSettings, Box<dyn Error>> {
+        self.kafka.settings(&self.brokers)
+    }
+}
+
 /// How Kafka's clients behave.
 #[derive(Args, Debug)]
 pub struct KafkaArgs {

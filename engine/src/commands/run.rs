@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    connection::{ClickHouseArgs, KafkaArgs, KeyPlaceArgs, MasterKeyArgs, PlacementArgs},
+    connection::{BrokerArgs, ClickHouseArgs, KeyPlaceArgs, MasterKeyArgs, PlacementArgs},
     files::FileArgs,
     peers::PeerArgs,
     store::interrupted,
@@ -36,11 +36,8 @@ pub struct RunArgs {
     /// Names the deployment; an engine of the same name takes over from the one before.
     #[arg(long, default_value = "city")]
     deployment: String,
-    /// Kafka's brokers, host:port, comma-separated.
-    #[arg(long, env = "CITYCELL_KAFKA", default_value = "127.0.0.1:9092")]
-    brokers: String,
     #[command(flatten)]
-    kafka: KafkaArgs,
+    kafka: BrokerArgs,
     #[command(flatten)]
     clickhouse: ClickHouseArgs,
     #[command(flatten)]
@@ -181,7 +178,7 @@ fn config(args: &RunArgs) -> Result<EngineConfig, Box<dyn Error>> {
     }
     Ok(EngineConfig {
         deployment: args.deployment.clone(),
-        kafka: args.kafka.settings(&args.brokers)?,
+        kafka: args.kafka.settings()?,
         clickhouse: ClickHouseSettings {
             placement: args.placement.placement(),
             ..args.clickhouse.settings()?
